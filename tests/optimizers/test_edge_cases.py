@@ -157,7 +157,9 @@ def test_sparse_gradients_equal_dense_ones(name, mode):
 
     table = np.arange(8, dtype="float32").reshape(4, 2) + 1
     slices = tf.IndexedSlices(
-        tf.constant([[1.0, 2.0], [0.5, 0.5], [1.0, 2.0]]), tf.constant([2, 0, 2]), tf.constant([4, 2])
+        tf.constant([[1.0, 2.0], [0.5, 0.5], [1.0, 2.0]]),
+        tf.constant([2, 0, 2]),
+        tf.constant([4, 2]),
     )
     dense = np.float32([[0.5, 0.5], [0, 0], [2.0, 4.0], [0, 0]])
     ends = [

@@ -53,7 +53,7 @@ def as_patterns(entries, argument):
                     f"variable paths) and Keras variables. Received: {entry!r} in {entries!r}. "
                     "For a layer, give its variables: [v for v in layer.variables]."
                 )
-            entry = f"^{re.escape(variable_path(entry))}$"
+            entry = _exact_pattern(variable_path(entry))
         try:
             re.compile(entry)
         except re.error as error:
@@ -63,6 +63,12 @@ def as_patterns(entries, argument):
             ) from None
         patterns.append(entry)
     return patterns
+
+
+def _exact_pattern(path):
+    # A loaded Sequential's paths lack the model's own name, so that the first part is optional.
+    root, rest = path.split("/", 1) if path.count("/") > 1 else ("", path)
+    return f"^(?:{re.escape(root)}/)?{re.escape(rest)}$" if root else f"^{re.escape(rest)}$"
 
 
 def resolve(paths, patterns, argument):
@@ -121,6 +127,8 @@ def format_table(rows):
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header) - 1)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)).rstrip()
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)
+        ).rstrip()
         for line in cells
     )

@@ -234,20 +234,22 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         return {v.name: v for v in self.variables if id(v) not in known} | state
 
     def save_own_variables(self, store):
-        """Saves the state under `index.slot` keys, and the variables' paths as information."""
+        """Saves the state under `index.slot` keys and, as information, the exclusion table."""
         for key, variable in self._named_state().items():
             store[key] = variable.numpy()
         if self.built:
-            paths = json.dumps([row.variable for row in self._exclusions])
-            store["paths"] = np.frombuffer(paths.encode(), np.uint8)
+            store["exclusions"] = np.frombuffer(self._treatments().encode(), np.uint8)
 
     def load_own_variables(self, store):
-        """Loads what `save_own_variables` saved: all of it, or, if anything differs, nothing.
+        """Loads what `save_own_variables` saved: all of it or, if anything differs, nothing.
+
+        Variables are told apart by their order, so that a second instance of a model loads,
+        whatever its layers are called. Warns if the saved exclusions were others.
 
         Raises:
             ValueError: if variables, slots or shapes differ from this optimizer's.
         """
-        saved = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no mapping)
+        saved = {key: np.array(store[key]) for key in store.keys()}  # noqa: SIM118 (no mapping)
         if not saved or not self.built:
             reason = "it is not built yet" if saved else "the file holds none"
             warnings.warn(
@@ -257,28 +259,43 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        saved_paths = saved.pop("paths", None)
+        treatments = bytes(saved.pop("exclusions", np.array([], np.uint8))).decode() or "[]"
         state = self._named_state()
         wrong = [f"{key} is missing" for key in state.keys() - saved.keys()]
         wrong += [f"{key} is not expected" for key in saved.keys() - state.keys()]
         wrong += [
-            f"{key} has shape {tuple(saved[key].shape)}, not {tuple(state[key].shape)}"
+            f"{key} has shape {saved[key].shape}, not {tuple(state[key].shape)}"
             for key in state.keys() & saved.keys()
-            if tuple(saved[key].shape) != tuple(state[key].shape)
+            if saved[key].shape != tuple(state[key].shape)
         ]
         if wrong:
-            saved_as = ""
-            if saved_paths is not None:
-                saved_as = f" It was saved for the variables {bytes(np.array(saved_paths))[:500]!r}."
+            more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            paths = [path for path, *_ in json.loads(treatments)]
             raise ValueError(
                 f"The saved state doesn't fit optimizer '{self.name}' ({type(self).__name__}, "
-                f"{len(self._exclusions)} variables): {'; '.join(sorted(wrong)[:5])}"
-                f"{f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. Nothing was loaded. "
-                f"Load it into the same model with the same optimizer settings.{saved_as}"
+                f"{len(self._exclusions)} variables): {'; '.join(sorted(wrong)[:5])}{more}. "
+                "Nothing was loaded. Load it into the same model with the same optimizer settings. "
+                f"It was saved for {len(paths)} variables: {', '.join(paths)[:300]}"
             )
-        values = {key: np.array(value) for key, value in saved.items()}
         for key, variable in state.items():
-            variable.assign(values[key])
+            variable.assign(saved[key])
+        self._warn_of_other_exclusions(json.loads(treatments))
+
+    def _treatments(self):
+        return json.dumps([(row.variable, row.decayed, row.adapted) for row in self._exclusions])
+
+    def _warn_of_other_exclusions(self, saved):
+        changed = [
+            row.variable
+            for row, (_, *saved_as) in zip(self._exclusions, saved, strict=False)
+            if saved_as != [row.decayed, row.adapted]
+        ]
+        if changed:
+            warnings.warn(
+                f"Optimizer '{self.name}' now decays or adapts these variables otherwise than when "
+                f"its state was saved: {changed[:5]}. If that isn't meant, compare `summary()`.",
+                stacklevel=3,
+            )
 
 
 def _at_least_float32(dtype):

@@ -21,9 +21,7 @@ class StatelessUpdates:
         ]
         totals = [a + g for a, g in zip(accumulators, grads, strict=True)]
         held = {id(v) for v in [*self._accumulated_gradients, self._iterations]}
-        changing = [
-            v for v in [*self._trainable_variables, *self.variables] if id(v) not in held
-        ]
+        changing = [v for v in [*self._trainable_variables, *self.variables] if id(v) not in held]
         before = [ops.convert_to_tensor(v) for v in changing]
         self._update([total / steps for total in totals], trainable_variables)
         for variable, old in zip(changing, before, strict=True):

@@ -108,6 +108,4 @@ class LAMB(AdaptiveMoments):
     def rule(self, w, g, m, v, lr, *, adapt, weight_decay):
         options = self._layerwise_options(adapt, weight_decay)
         t = self._updates(w.dtype)
-        return rules.lamb_update(
-            w, g, m, v, t, lr, bias_correction=self.bias_correction, **options
-        )
+        return rules.lamb_update(w, g, m, v, t, lr, bias_correction=self.bias_correction, **options)
