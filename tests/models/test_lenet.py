@@ -66,6 +66,7 @@ def test_logits_are_float32_under_half_precision(policy, net, name, hidden, logi
     assert {v.dtype for v in model.trainable_variables} == {"float32"}
 
 
+@pytest.mark.tensorflow  # JAX has no float64 unless it is switched on
 @pytest.mark.parametrize("net", NETS)
 def test_a_float64_model_is_not_rounded_at_its_end(policy, net):
     policy("float64")

@@ -9,7 +9,7 @@ from stepping import MODES, run
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, schedules
 
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
-MODE = MODES[1]
+MODE = MODES[0]
 UPDATES, STEPS = 6, 4
 
 

@@ -9,7 +9,7 @@ from stepping import MODES, run
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, rules
 
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
-MODE = MODES[1]
+MODE = MODES[0]
 
 
 def oracle_of(name, **options):

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import oracles
 import pytest
-from stepping import run
+from stepping import MODES, run
 
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 
 UPDATES = 20
 NESTEROV = {LAMB: "", NLAMB: "m", NNLAMB: "mv"}
-MODE = {"tensorflow": "graph", "jax": "jit"}[keras.backend.backend()]
+MODE = MODES[0]
 # Ranks 0 to 4; b is excluded from decay, c from both, d from adaptation; z starts at zero.
 SHAPES = {"a": (3, 4), "b": (5,), "c": (), "d": (2, 3, 2), "e": (2, 2, 3, 2), "z": (4,)}
 

@@ -6,12 +6,12 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from stepping import run
+from stepping import MODES, run
 
 from tf_largebatch import LAMB, LARS
 
 TFA = json.loads(pathlib.Path(__file__).with_name("tfa_vectors.json").read_text())
-MODE = {"tensorflow": "graph", "jax": "jit"}[keras.backend.backend()]
+MODE = MODES[0]
 
 
 @pytest.mark.parametrize("case", TFA["cases"])

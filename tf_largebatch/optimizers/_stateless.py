@@ -25,7 +25,7 @@ class StatelessUpdates:
         before = [ops.convert_to_tensor(v) for v in changing]
         self._update([total / steps for total in totals], trainable_variables)
         for variable, old in zip(changing, before, strict=True):
-            variable.assign(ops.where(is_update, variable, old))
+            variable.assign(ops.where(is_update, ops.convert_to_tensor(variable), old))
         for accumulator, total in zip(accumulators, totals, strict=True):
             accumulator.assign(ops.where(is_update, ops.zeros_like(total), total))
 
@@ -49,5 +49,13 @@ class StatelessUpdates:
                 continue
             average.assign(self._averaged(average, variable))
             if overwrite is not None:
-                new = ops.where(overwrite, ops.cast(average, variable.dtype), variable)
-                variable.assign(new)
+                kept, new = ops.convert_to_tensor(variable), ops.cast(average, variable.dtype)
+                variable.assign(ops.where(overwrite, new, kept))
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        # A copy: were the two to share a buffer, the next `fit` would donate it twice, and fail.
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            if average is not None:
+                variable.assign(ops.copy(ops.cast(average, variable.dtype)))

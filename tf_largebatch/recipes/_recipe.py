@@ -1,0 +1,206 @@
+"""One row of a recipe, fully resolved: the keys of the TOML files and the flags of train.py."""
+
+import dataclasses
+import itertools
+import typing
+
+from tf_largebatch.recipes._keys import (
+    ABOVE_0,
+    AT_LEAST_0,
+    BELOW_1,
+    UP_TO_1,
+    checked,
+    key,
+    nearest,
+)
+from tf_largebatch.scaling import RULES
+
+OPTIMIZERS = ("lamb", "lars", "nlamb", "nnlamb", "sgd", "adamw", "muon", "keras_lamb")
+OPTIMIZERS += ("adagrad", "adam")  # baselines of the published comparisons
+
+# Two ways to say one thing: a row holds at most one of each pair, and setting one clears the other.
+_SAME_THING = (("epochs", "total_updates"), ("warmup_epochs", "warmup_updates"))
+
+
+def same_thing(name):
+    """The other key that says the same thing in other units, or None."""
+    pairs = dict(_SAME_THING)
+    return (pairs | {other: one for one, other in pairs.items()}).get(name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that one training run is set by. None leaves a key to the tool that reads it.
+
+    `dataclasses.fields(Recipe)` is the one list of keys: type, default, and in the metadata `help`
+    and, where there are any, `choices`. Values are checked and normalised on construction.
+
+    Raises:
+        ValueError: If a value has the wrong type or is out of range, or two values contradict.
+
+    >>> row = Recipe(global_batch_size=512, learning_rate=0.005, epochs=90, warmup_epochs=0.3125)
+    >>> row.replace(learning_rate=0.04).learning_rate
+    0.04
+    """
+
+    # What is trained.
+    recipe: str | None = key(None, "Name of the table that the row comes from.")
+    model: str = key("lenet5", "Reference network to train.")
+    data: str = key("digits", "Data set to train on.")
+    optimizer: str = key("lamb", "Optimizer.", choices=OPTIMIZERS)
+
+    # The learning rate, from the first update to the last.
+    learning_rate: float | None = key(
+        None, "Peak learning rate, reached where warmup ends; final, never scaled again.",
+        within=ABOVE_0,
+    )  # fmt: skip
+    global_batch_size: int = key(256, "Examples per update, over all replicas.", within=ABOVE_0)
+    epochs: float | None = key(None, "Length of training, in epochs.", within=ABOVE_0)
+    total_updates: int | None = key(None, "Length of training, in updates.", within=ABOVE_0)
+    schedule: str = key(
+        "polynomial", "How the learning rate falls after warmup.",
+        choices=("polynomial", "cosine", "piecewise", "constant"),
+    )  # fmt: skip
+    power: float = key(1.0, "Exponent of the polynomial schedule.", within=ABOVE_0)
+    end_learning_rate: float = key(0.0, "Learning rate after the last update.", within=AT_LEAST_0)
+    decay_from: str = key(
+        "start",
+        "Where the decay is counted from: update 0, so that the rate drops where warmup ends, "
+        "or the end of the warmup.",
+        choices=("start", "warmup_end"),
+    )
+    decay_epochs: tuple[float, ...] = key(
+        (), "Epochs at which the piecewise schedule falls, increasing."
+    )
+    decay_factor: float = key(0.1, "Factor of each fall of the piecewise schedule.", within=UP_TO_1)
+    warmup_epochs: float | None = key(None, "Length of the warmup, in epochs.", within=AT_LEAST_0)
+    warmup_updates: int | None = key(None, "Length of the warmup, in updates.", within=AT_LEAST_0)
+    scaling: str = key(
+        "none",
+        "How the learning rate follows the batch size where a row is derived from another one.",
+        choices=RULES,
+    )
+
+    # The optimizer's hyper-parameters; None is its own default.
+    weight_decay: float | None = key(None, "Weight decay coefficient.", within=AT_LEAST_0)
+    momentum: float | None = key(None, "Momentum of LARS and SGD.", within=BELOW_1)
+    nesterov: bool | None = key(None, "Nesterov's form of the momentum of LARS and SGD.")
+    beta_1: float | None = key(None, "Decay rate of the first moment.", within=BELOW_1)
+    beta_2: float | None = key(None, "Decay rate of the second moment.", within=BELOW_1)
+    epsilon: float | None = key(None, "Added to the denominator.", within=AT_LEAST_0)
+    trust_coefficient: float | None = key(None, "Factor of LARS' trust ratio.", within=ABOVE_0)
+    joint_norm: bool | None = key(None, "LARS: take the norm of gradient plus decay, not two.")
+    momentum_mode: str | None = key(
+        None, "LARS: where the learning rate and the trust ratio enter the momentum.",
+        choices=("classic", "outside", "adapted"),
+    )  # fmt: skip
+    momentum_decay: float | None = key(None, "Psi of N-LAMB's momentum.", within=AT_LEAST_0)
+    bias_correction: bool | None = key(None, "LAMB: correct the moments for their start at 0.")
+    norm_ord: str | None = key(None, "LAMB: order of the norms.", choices=("1", "2", "inf"))
+    weight_norm_clip: tuple[float, float] | None = key(
+        None, "Bounds of the weight norm in the trust ratio."
+    )
+    trust_ratio_clip: tuple[float, float] | None = key(None, "Bounds of the trust ratio.")
+    clipnorm: float | None = key(None, "Largest norm of one variable's gradient.", within=ABOVE_0)
+    clipvalue: float | None = key(None, "Largest size of a gradient's element.", within=ABOVE_0)
+    global_clipnorm: float | None = key(None, "Largest norm of the whole gradient.", within=ABOVE_0)
+    exclude_from_weight_decay: tuple[str, ...] | None = key(
+        None,
+        "Regexes, searched for in variable paths, of variables that are not decayed; the word "
+        "bias_and_norm stands for biases and the parameters of normalisation layers.",
+    )
+    exclude_from_layer_adaptation: tuple[str, ...] | None = key(
+        None,
+        "Regexes, as in exclude_from_weight_decay, of variables whose trust ratio is 1; by "
+        "default that very list, and an empty list excludes none.",
+    )
+    label_smoothing: float = key(0.0, "Share of the label spread evenly.", within=BELOW_1)
+
+    # The run.
+    precision: str = key(
+        "float32", "Data types of variables and computation.",
+        choices=("float32", "mixed_bfloat16", "bfloat16", "mixed_float16"),
+    )  # fmt: skip
+    seed: int = key(0, "Seed of weights, data order, augmentation and dropout.", within=AT_LEAST_0)
+    data_dir: str | None = key(None, "Folder that holds the data.")
+    model_dir: str | None = key(None, "Folder for checkpoints and logs.")
+    resume: bool = key(False, "Go on from the last checkpoint in model_dir, if there is one.")
+    checkpoint_every: int | None = key(None, "Updates between two checkpoints.", within=ABOVE_0)
+    init_from: str | None = key(None, "File of weights to start from.")
+    max_updates: int | None = key(
+        None, "Stop after so many updates; the schedule keeps its length.", within=ABOVE_0
+    )
+    target_metric: float | None = key(None, "Stop once the validation metric reaches this.")
+    profile_updates: str | None = key(None, 'Updates to profile, "a:b": from a to before b.')
+    eval_only: bool = key(False, "Evaluate, without training.")
+    steps_per_loop: int | None = key(None, "Updates that one host call runs.", within=ABOVE_0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        for one, other in _SAME_THING:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(
+                    f"{one} and {other} say the same thing: give one of them. Received: "
+                    f"{one}={getattr(self, one)}, {other}={getattr(self, other)}."
+                )
+        for warmup, length in ("warmup_epochs", "epochs"), ("warmup_updates", "total_updates"):
+            w, n = getattr(self, warmup), getattr(self, length)
+            if w is not None and n is not None and w > n:
+                raise ValueError(
+                    f"{warmup} must not be longer than {length}. Received: {warmup}={w:g}, "
+                    f"{length}={n:g}. Train for longer, or warm up for less."
+                )
+        falls = (0.0, *self.decay_epochs)
+        if any(here >= there for here, there in itertools.pairwise(falls)):
+            raise ValueError(
+                "decay_epochs must increase, from above 0. Received: "
+                f"decay_epochs={list(self.decay_epochs)}. Sort them: [30, 60, 80]."
+            )
+        if self.schedule == "piecewise" and not self.decay_epochs:
+            raise ValueError(
+                "schedule='piecewise' must be given the epochs at which the learning rate falls. "
+                "Received: decay_epochs=[]. Set decay_epochs, for instance to [30, 60, 80]."
+            )
+        if self.profile_updates is not None:
+            first, _, last = self.profile_updates.partition(":")
+            numbers = first.isdecimal() and last.isdecimal()
+            if not numbers or int(first) >= int(last):
+                raise ValueError(
+                    'profile_updates must be "a:b", two whole numbers with 0 <= a < b. Received: '
+                    f'profile_updates={self.profile_updates!r}. Write "10:20" for ten updates.'
+                )
+
+    def replace(self, **changes):
+        """A copy with some keys changed, checked again; nothing is scaled.
+
+        `epochs` and `total_updates` are two ways to say one thing, and so are the two lengths of
+        the warmup: setting one clears the other.
+
+        >>> row = Recipe(total_updates=15625, warmup_updates=3125)
+        >>> row.replace(epochs=2).total_updates is None
+        True
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"{name!r} is no recipe key. {nearest(name, known)}")
+        for name in [k for k, v in changes.items() if v is not None]:
+            other = same_thing(name)
+            if other is not None:
+                changes.setdefault(other, None)
+        return dataclasses.replace(self, **changes)
+
+
+class Resolved(typing.NamedTuple):
+    """A row, and how it came about."""
+
+    recipe: Recipe
+    derived: bool  # True if a rule made it, False if the table has it
+    how: str  # for the log: "printed row", or which row it was derived from and by what
+    not_in_source: tuple[str, ...] = ()  # keys the source has no value for: ours, or left open
+
+    @property
+    def missing(self):
+        """The keys of `not_in_source` that are left open: whoever trains must choose them."""
+        return tuple(k for k in self.not_in_source if getattr(self.recipe, k) is None)
