@@ -1,0 +1,166 @@
+"""Batches in an order that is a pure function of (seed, epoch, index).
+
+The examples form one endless stream. Place p of the stream is in epoch p // n, where n is the
+number of examples, and holds example shuffle(p % n), where `shuffle` is the permutation that the
+seed and that epoch choose. Update u consumes the places from u * global_batch_size on.
+
+Three things follow. The stream is the same at every batch size, so runs that differ in nothing
+else see the same data in the same order. A run resumes anywhere by naming the update; there is no
+iterator to save. And a batch may straddle the end of an epoch, so no epoch drops its remainder:
+each shows each example exactly once.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.scaling import check_count
+
+# RandomIndexShuffle is a Feistel cipher on the index. Its public form, index_shuffle, takes no seed
+# for each element (it pads the wrong axis) and fixes 4 rounds: at 60,000 examples neighbouring
+# epochs then come out alike, correlation 0.77. From 8 rounds on they pass for random. 16 cost 1.6
+# microseconds an example at 1,437 examples, 0.1 at 60,000.
+_ROUNDS = 16
+
+
+def training_batches(source, *, global_batch_size, seed, first_update=0, total_updates):
+    """The batches of the updates from `first_update` to `total_updates` - 1.
+
+    Args:
+        source: The `ArraySource` to train on.
+        global_batch_size: Examples per update, over all replicas; at most `source.num_examples`.
+        seed: Integer of at least 0 that chooses the order of every epoch.
+        first_update: Where to start: 0, or the number of updates done when resuming.
+        total_updates: The number of updates in the full run.
+
+    Returns:
+        A `tf.data.Dataset` of `total_updates` - `first_update` pairs (images, labels): float32
+        (global_batch_size, *input_shape) and int32 (global_batch_size,), shapes static.
+
+    Raises:
+        ValueError: If an argument isn't such a whole number, the batch is larger than the data,
+            or `first_update` lies beyond `total_updates`.
+
+    >>> from tf_largebatch.data.source import ArraySource
+    >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
+    >>> batches = training_batches(source, global_batch_size=2, seed=1, total_updates=5)
+    >>> [labels.tolist() for _, labels in batches.as_numpy_iterator()]
+    [[0, 2], [4, 1], [3, 0], [1, 2], [4, 3]]
+    """
+    n = source.num_examples
+    global_batch_size = check_count("global_batch_size", global_batch_size)
+    seed = check_count("seed", seed, at_least=0)
+    total_updates = check_count("total_updates", total_updates, at_least=0)
+    first_update = check_count("first_update", first_update, at_least=0)
+    if global_batch_size > n:
+        raise ValueError(
+            "global_batch_size must not exceed the number of examples. Received: "
+            f"{global_batch_size}. The training split of {source.name} has {n} examples: pass at "
+            f"most {n}."
+        )
+    if first_update > total_updates:
+        raise ValueError(
+            f"first_update must not lie beyond total_updates={total_updates}. Received: "
+            f"{first_update}. The checkpoint is of a longer run: raise total_updates."
+        )
+
+    first_epoch = first_update * global_batch_size // n
+    end_epoch = -(-total_updates * global_batch_size // n)
+    keys = tf.constant(_epoch_keys(seed, range(first_epoch, end_epoch)))  # (epochs, 3)
+    read = _reader(source)
+
+    def batch(update):
+        places = update * global_batch_size + tf.range(global_batch_size, dtype=tf.int64)
+        examples = tf.raw_ops.RandomIndexShuffle(
+            index=places % n,
+            seed=tf.gather(keys, places // n - first_epoch),  # (global_batch_size, 3)
+            max_index=tf.constant(n - 1, tf.int64),
+            rounds=_ROUNDS,
+        )
+        return read(tf.ensure_shape(examples, (global_batch_size,)))
+
+    return _in_order(tf.data.Dataset.range(first_update, total_updates), batch)
+
+
+def evaluation_batches(source, *, batch_size):
+    """Every example exactly once, in the source's order, in batches of one shape.
+
+    The last batch is filled with copies of the last example, which the mask counts as nothing:
+    pass it as `sample_weight`.
+
+    Args:
+        source: The `ArraySource` to evaluate on.
+        batch_size: Examples per batch, over all replicas; may exceed `source.num_examples`.
+
+    Returns:
+        A `tf.data.Dataset` of triples (images, labels, mask): float32 (batch_size, *input_shape),
+        int32 (batch_size,), and float32 (batch_size,), 1 for an example and 0 for filling; shapes
+        static.
+
+    Raises:
+        ValueError: If `batch_size` isn't a whole number of at least 1.
+
+    >>> from tf_largebatch.data.source import ArraySource
+    >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
+    >>> for _, labels, mask in evaluation_batches(source, batch_size=3).as_numpy_iterator():
+    ...     print(labels, mask)
+    [0 1 2] [1. 1. 1.]
+    [3 4 4] [1. 1. 0.]
+    """
+    n = source.num_examples
+    batch_size = check_count("batch_size", batch_size)
+    read = _reader(source)
+
+    def batch(number):
+        places = number * batch_size + tf.range(batch_size, dtype=tf.int64)
+        images, labels = read(tf.minimum(places, n - 1))
+        return images, labels, tf.cast(places < n, tf.float32)
+
+    return _in_order(tf.data.Dataset.range(-(-n // batch_size)), batch)
+
+
+def epoch_end_update(epoch, *, num_examples, global_batch_size):
+    """The number of updates that complete epoch `epoch`: all its examples have then been seen.
+
+    The last of them may have begun the next epoch.
+
+    Args:
+        epoch: Epochs count from 0.
+        num_examples: Examples in one epoch.
+        global_batch_size: Examples per update, over all replicas.
+
+    Returns:
+        ceil((epoch + 1) * num_examples / global_batch_size), an int.
+
+    Raises:
+        ValueError: If an argument isn't such a whole number.
+
+    >>> [epoch_end_update(e, num_examples=1437, global_batch_size=256) for e in range(4)]
+    [6, 12, 17, 23]
+    """
+    examples = (check_count("epoch", epoch, at_least=0) + 1) * check_count(
+        "num_examples", num_examples
+    )
+    return -(-examples // check_count("global_batch_size", global_batch_size))
+
+
+def _epoch_keys(seed, epochs):
+    """One key for each epoch's permutation, (epochs, 3) uint32.
+
+    For up to 65,536 examples the cipher reads only the low 8 bits of each word, so with (seed,
+    epoch) as the words, seeds 0 and 256 would order the data alike, and so would epochs 0 and 256.
+    The hash of NumPy's SeedSequence, the same in every version, leaves 2^24 orders or more.
+    """
+    keys = [np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(3) for epoch in epochs]
+    return np.array(keys, np.uint32).reshape(-1, 3)
+
+
+def _reader(source):
+    """A function from (batch,) int64 examples to (images, labels)."""
+    with tf.device("CPU"):  # where tf.data runs; a GPU would hold the data for nothing
+        images, labels = tf.constant(source.images), tf.constant(source.labels)
+    return lambda examples: (tf.gather(images, examples), tf.gather(labels, examples))
+
+
+def _in_order(numbers, batch):
+    batches = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,1 @@
+"""Running a training job: the loop, checkpoints, the folder of a run, what a recipe says."""

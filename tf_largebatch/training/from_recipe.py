@@ -1,0 +1,224 @@
+"""What a recipe says, made: its lengths in updates, its schedule, its optimizer, its loss."""
+
+import dataclasses
+from typing import NamedTuple
+
+import keras
+
+from tf_largebatch import schedules
+from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB
+from tf_largebatch.optimizers._exclusions import resolve, variable_path
+from tf_largebatch.scaling import epochs_to_updates
+
+_OURS = {"lars": LARS, "lamb": LAMB, "nlamb": NLAMB, "nnlamb": NNLAMB}
+_KERAS = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "adagrad": keras.optimizers.Adagrad,
+    "muon": keras.optimizers.Muon,
+    "keras_lamb": keras.optimizers.Lamb,
+}
+_EXCLUSIONS = {"exclude_from_weight_decay", "exclude_from_layer_adaptation"}
+_CLIPS = {"clipnorm", "clipvalue", "global_clipnorm"}
+_MOMENTS = {"beta_1", "beta_2", "epsilon"}
+_LAYERWISE = {"weight_norm_clip", "trust_ratio_clip"} | _EXCLUSIONS
+# Which keys of a recipe each optimizer takes, beside weight_decay and the clips.
+_TAKES = {
+    "lars": {"momentum", "nesterov", "trust_coefficient", "epsilon", "joint_norm", "momentum_mode"}
+    | _LAYERWISE,
+    "lamb": _MOMENTS | {"bias_correction", "norm_ord"} | _LAYERWISE,
+    "nlamb": _MOMENTS | {"momentum_decay", "norm_ord"} | _LAYERWISE,
+    "nnlamb": _MOMENTS | {"momentum_decay", "norm_ord"} | _LAYERWISE,
+    "sgd": {"momentum", "nesterov", "exclude_from_weight_decay"},
+    "adam": _MOMENTS | {"exclude_from_weight_decay"},
+    "adamw": _MOMENTS | {"exclude_from_weight_decay"},
+    "adagrad": {"epsilon", "exclude_from_weight_decay"},
+    "muon": {"momentum", "nesterov", "exclude_from_weight_decay"},
+    "keras_lamb": _MOMENTS | {"exclude_from_weight_decay"},
+}
+HYPERPARAMETERS = frozenset(set().union(*_TAKES.values()) | _CLIPS | {"weight_decay"})
+
+
+class Length(NamedTuple):
+    """How long a run and its warmup are, in updates; `epochs` for what is said to the user."""
+
+    total_updates: int
+    warmup_updates: int
+    epochs: float
+
+
+def taken_by(optimizer):
+    """The recipe keys that the optimizer of this name takes.
+
+    >>> "trust_coefficient" in taken_by("lars"), "trust_coefficient" in taken_by("sgd")
+    (True, False)
+    """
+    return _TAKES[optimizer] | _CLIPS | {"weight_decay"}
+
+
+def length(recipe, num_examples):
+    """The length of the run in updates, for so many training examples.
+
+    Raises:
+        ValueError: if the recipe leaves its length open, or its warmup is as long as the run.
+
+    >>> from tf_largebatch.recipes import Recipe
+    >>> length(Recipe(global_batch_size=256, epochs=60, warmup_epochs=3.2), 1437)
+    Length(total_updates=337, warmup_updates=18, epochs=60.0)
+    """
+    sizes = {"num_examples": num_examples, "batch_size": recipe.global_batch_size}
+    total, epochs = recipe.total_updates, recipe.epochs
+    if total is None and epochs is None:
+        raise ValueError(
+            "The length of training is not known. Received: epochs=None, total_updates=None. Set "
+            "one of them."
+        )
+    if total is None:
+        total = max(epochs_to_updates(epochs, **sizes), 1)
+    else:
+        epochs = total * recipe.global_batch_size / num_examples
+    warmup = recipe.warmup_updates or 0
+    if recipe.warmup_epochs is not None:
+        warmup = epochs_to_updates(recipe.warmup_epochs, **sizes)
+    if warmup and warmup >= total:
+        raise ValueError(
+            "The warmup must be shorter than the run. Received: a warmup of "
+            f"{warmup} updates ({warmup * recipe.global_batch_size / num_examples:.4g} epochs) in "
+            f"a run of {total} updates ({epochs:.4g} epochs). Warm up for less, train for longer, "
+            "or take a smaller batch."
+        )
+    return Length(total, warmup, float(epochs))
+
+
+def learning_rate_schedule(recipe, num_examples):
+    """The schedule, clocked in updates: warmup from zero to `learning_rate`, then the decay.
+
+    Raises:
+        ValueError: if the recipe leaves the learning rate open, or as `length`.
+
+    >>> from tf_largebatch.recipes import Recipe
+    >>> row = Recipe(learning_rate=0.1, global_batch_size=10, epochs=8, warmup_epochs=2)
+    >>> schedule = learning_rate_schedule(row, 50)
+    >>> [round(float(schedule(update)), 4) for update in (0, 5, 10, 20, 40)]
+    [0.0, 0.05, 0.075, 0.05, 0.0]
+    """
+    if recipe.learning_rate is None:
+        raise ValueError(
+            f"The learning rate is not known: the source of {recipe.recipe} prints none. "
+            "Received: learning_rate=None. Set it."
+        )
+    run = length(recipe, num_examples)
+    start = run.warmup_updates if recipe.decay_from == "warmup_end" else 0
+    end = {"end_learning_rate": recipe.end_learning_rate, "start_update": start}
+    rate = recipe.learning_rate
+    if recipe.schedule == "polynomial":
+        after = schedules.Polynomial(rate, run.total_updates, power=recipe.power, **end)
+    elif recipe.schedule == "cosine":
+        after = schedules.Cosine(rate, run.total_updates, **end)
+    elif recipe.schedule == "piecewise":
+        boundaries = [
+            epochs_to_updates(
+                epoch, num_examples=num_examples, batch_size=recipe.global_batch_size
+            )
+            for epoch in recipe.decay_epochs
+        ]
+        after = schedules.Piecewise(rate, boundaries, factor=recipe.decay_factor)
+    else:
+        after = rate
+    return schedules.LinearWarmup(after, run.warmup_updates)
+
+
+def optimizer(recipe, learning_rate, variables):
+    """The optimizer of a recipe, built for `variables`.
+
+    Args:
+        recipe: a `Recipe`.
+        learning_rate: float or schedule.
+        variables: the model's trainable variables.
+
+    Raises:
+        ValueError: if the recipe sets a key that this optimizer doesn't take, or a value or a
+            pattern that it refuses.
+    """
+    name = recipe.optimizer
+    given = {
+        key: getattr(recipe, key) for key in HYPERPARAMETERS if getattr(recipe, key) is not None
+    }
+    stray = sorted(set(given) - taken_by(name))
+    if stray:
+        raise ValueError(
+            f"The optimizer {name} takes no {', '.join(stray)}. It takes: "
+            f"{', '.join(sorted(taken_by(name)))}."
+        )
+    for key in _EXCLUSIONS & set(given):
+        given[key] = [BIAS_AND_NORM if p == "bias_and_norm" else p for p in given[key]]
+    if given.get("norm_ord") in ("1", "2"):
+        given["norm_ord"] = int(given["norm_ord"])
+    if name in _OURS:
+        made = _OURS[name](learning_rate, **given)
+    else:
+        patterns = given.pop("exclude_from_weight_decay", [])
+        made = _KERAS[name](learning_rate, **given)
+        # Keras matches names, not paths: the patterns are resolved here, by our rule.
+        matched = resolve(
+            [variable_path(v) for v in variables], patterns, "exclude_from_weight_decay"
+        )
+        excluded = [v for v, pattern in zip(variables, matched, strict=True) if pattern]
+        made.exclude_from_weight_decay(var_list=excluded)
+    made.build(variables)
+    return made
+
+
+def switch_optimizer(recipe, name):
+    """The recipe with another optimizer, less the hyper-parameters that were the old one's.
+
+    Exclusion lists, clips and weight decay stay, where the new optimizer takes them.
+
+    Returns:
+        (recipe, names of the keys that were dropped)
+
+    >>> from tf_largebatch.recipes import Recipe
+    >>> switched, dropped = switch_optimizer(Recipe(optimizer="lamb", beta_1=0.8), "sgd")
+    >>> switched.optimizer, dropped
+    ('sgd', ['beta_1'])
+    """
+    keep = (_EXCLUSIONS | _CLIPS | {"weight_decay"}) & taken_by(name)
+    drop = [
+        field.name
+        for field in dataclasses.fields(recipe)
+        if field.name in HYPERPARAMETERS - keep and getattr(recipe, field.name) is not None
+    ]
+    if name == recipe.optimizer:
+        return recipe, []
+    return recipe.replace(optimizer=name, **dict.fromkeys(drop)), drop
+
+
+@keras.saving.register_keras_serializable(package="tf_largebatch")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of integer labels against logits, with label smoothing.
+
+    Args:
+        label_smoothing: float in [0, 1): this share of each label is spread evenly over classes.
+
+    >>> loss = SmoothedCrossEntropy(0.1)
+    >>> round(float(loss([1], [[0.0, 0.0]])), 4)
+    0.6931
+    """
+
+    def __init__(
+        self, label_smoothing=0.0, name="cross_entropy", reduction="sum_over_batch_size", **base
+    ):
+        super().__init__(name=name, reduction=reduction, **base)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        logits = keras.ops.cast(y_pred, "float32")
+        labels = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            labels, logits, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        """The arguments, as plain Python values."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}

@@ -1,0 +1,324 @@
+"""Trains a reference model by a recipe: flags -> recipe -> data -> model -> optimizer -> trainer.
+
+    python train.py                                   LeNet-5 on scikit-learn's digits, LAMB
+    python train.py --global_batch_size=512           another batch size, by the recipe's rule
+    python train.py --optimizer=sgd --learning_rate=0.1
+    python train.py --list_recipes
+    python train.py --recipe=bert_lamb --dry_run
+
+Every key of a recipe is a flag; a flag that is given wins over the recipe. Exit codes: 0 done, 2 a
+mistake in flags or files, 3 diverged, 130 and 143 stopped by SIGINT and SIGTERM (saved).
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import types
+import typing
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import tensorflow as tf
+from absl import app, flags
+
+import models
+from tf_largebatch import data, recipes
+from tf_largebatch.data.batches import evaluation_batches, training_batches
+from tf_largebatch.recipes import Recipe
+from tf_largebatch.training import checkpoint, from_recipe, run_folder
+from tf_largebatch.training.trainer import Diverged, KeepBest, Trainer, save_model
+
+DEFAULT_RECIPE = "lenet_digits"
+METRIC = "val_accuracy"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("list_recipes", False, "List the recipes and their printed batch sizes, stop.")
+flags.DEFINE_bool("dry_run", False, "Print what would be trained, and how; then stop.")
+flags.DEFINE_enum("progress", "bar", ["bar", "line", "none"], "A bar, a line an epoch, or nothing.")
+
+
+def define_recipe_flags():
+    """One flag for each key of a recipe, None where it isn't given."""
+    for field in dataclasses.fields(Recipe):
+        text = field.metadata["help"]
+        kind = field.type
+        if isinstance(kind, types.UnionType):  # "float | None"
+            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        if "choices" in field.metadata:
+            flags.DEFINE_enum(field.name, None, list(field.metadata["choices"]), text)
+        elif typing.get_origin(kind) is tuple:
+            flags.DEFINE_list(field.name, None, f"{text} Separated by commas.")
+        else:
+            define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define.get(kind, flags.DEFINE_string)(field.name, None, text)
+
+
+def recipe_from_flags():
+    """The recipe's row for the batch size, changed by the flags that were given."""
+    given = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(Recipe)
+        if FLAGS[field.name].present
+    }
+    for name in ("decay_epochs", "weight_norm_clip", "trust_ratio_clip"):
+        if name in given:
+            given[name] = tuple(_number(name, text) for text in given[name])
+    for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
+        if name in given:
+            given[name] = tuple(given[name])
+    table = recipes.load(given.pop("recipe", DEFAULT_RECIPE))
+    resolved = table.row(given.get("global_batch_size"), scaling=given.pop("scaling", None))
+    print(f"Recipe {resolved.recipe.recipe}: {table.title}. Source: {table.source}.")
+    print(f"Batch {resolved.recipe.global_batch_size}: {resolved.how}.")
+    recipe, dropped = from_recipe.switch_optimizer(
+        resolved.recipe, given.pop("optimizer", resolved.recipe.optimizer)
+    )
+    if recipe.optimizer != resolved.recipe.optimizer:
+        print(
+            f"Optimizer {recipe.optimizer} instead of {resolved.recipe.optimizer}"
+            + (f", without its {', '.join(dropped)}" if dropped else "")
+            + ("" if "learning_rate" in given else "; the learning rate is still the recipe's")
+            + "."
+        )
+    ours = [k for k in resolved.not_in_source if k not in given and k not in resolved.missing]
+    if ours:
+        print(f"Not in the source, chosen by this project: {', '.join(ours)}.")
+    return recipe.replace(**given)
+
+
+def _number(name, text):
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"--{name} must be numbers separated by commas. Received: {text!r}."
+        ) from None
+
+
+def prepare(recipe):
+    """Data, model, optimizer and their length in updates, all checked; nothing is written."""
+    if recipe.max_updates is not None and recipe.eval_only:
+        raise ValueError("--max_updates says nothing with --eval_only. Leave one of them out.")
+    splits = data.load(recipe.data, data_dir=recipe.data_dir)
+    run = from_recipe.length(recipe, splits.train.num_examples)
+    schedule = from_recipe.learning_rate_schedule(recipe, splits.train.num_examples)
+    # Made once here, so that a batch larger than the data is refused before anything is written.
+    training_batches(
+        splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
+        total_updates=run.total_updates,
+    )  # fmt: skip
+    keras.config.set_dtype_policy(recipe.precision)
+    keras.utils.set_random_seed(recipe.seed)
+    model = models.build(
+        recipe.model, input_shape=splits.train.input_shape, num_classes=splits.train.num_classes
+    )
+    optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
+    model.compile(
+        optimizer=optimizer,
+        loss=from_recipe.SmoothedCrossEntropy(recipe.label_smoothing),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
+            keras.metrics.SparseCategoricalCrossentropy(
+                from_logits=True, name="cross_entropy", dtype="float32"
+            ),
+        ],
+    )
+    model.optimizer.build(model.trainable_variables)
+    if recipe.init_from is not None:
+        warm_start(model, recipe.init_from)
+    return splits, run, schedule, model, optimizer
+
+
+def warm_start(model, source):
+    """Loads weights, and nothing else, from a run's folder, a `.keras` or a `.weights.h5` file."""
+    path = os.path.join(source, "final.keras") if os.path.isdir(source) else source
+    if not os.path.exists(path):
+        raise ValueError(
+            f"init_from must be the folder of a finished run, a .keras or a .weights.h5 file. "
+            f"Received: {source}, where there is no {os.path.basename(path)}."
+        )
+    # A model of the same kind without an optimizer, so that the optimizer starts afresh.
+    carrier = keras.models.clone_model(model)
+    try:
+        if path.endswith(".keras"):
+            carrier.set_weights(keras.models.load_model(path, compile=False).get_weights())
+        else:
+            carrier.load_weights(path)
+    except Exception as error:  # noqa: BLE001 (Keras, h5py and zipfile raise what they like)
+        raise ValueError(
+            f"init_from can't be read as weights of {model.name}. Received: {path} "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    model.set_weights(carrier.get_weights())
+
+
+def describe(recipe, splits, run, optimizer, model):
+    """Prints what will be trained."""
+    train = splits.train
+    print(
+        f"Model {recipe.model}: {model.count_params():,} parameters. Data {recipe.data}: "
+        f"{train.num_examples:,} examples to train on, {splits.test.num_examples:,} held out."
+    )
+    warmup_epochs = run.warmup_updates * recipe.global_batch_size / train.num_examples
+    print(
+        f"{recipe.optimizer}: {run.total_updates:,} updates of {recipe.global_batch_size:,} "
+        f"examples ({run.epochs:.4g} epochs), warmup {run.warmup_updates:,} updates "
+        f"({warmup_epochs:.4g} epochs), peak rate {recipe.learning_rate:.6g}, "
+        f"{recipe.schedule} decay, {recipe.precision}, seed {recipe.seed}."
+    )
+    if recipe.optimizer in ("lars", "lamb", "nlamb", "nnlamb") and FLAGS.dry_run:
+        optimizer.summary()
+
+
+def train(recipe):
+    """Runs the job of a recipe; returns the exit code."""
+    splits, run, _, model, optimizer = prepare(recipe)
+    if FLAGS.dry_run:
+        describe(recipe, splits, run, optimizer, model)
+        return 0
+    test = evaluation_batches(splits.test, batch_size=min(512, splits.test.num_examples))
+    model_dir = recipe.model_dir or os.path.join(
+        "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    trainer = Trainer(model, updates_per_call=recipe.steps_per_loop or 20)
+    checkpoint_dir = os.path.join(model_dir, "checkpoints")
+    if recipe.eval_only:
+        if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
+            raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
+        if recipe.model_dir is None and recipe.init_from is None:
+            raise ValueError("--eval_only must be told what: give --model_dir or --init_from.")
+        report(recipe, "evaluated", trainer.evaluate(test))
+        return 0
+    run_folder.open_run(model_dir, recipe, resume=recipe.resume)
+    restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
+    first_update, progress = restored or (0, {})
+    describe(recipe, splits, run, optimizer, model)
+    print(f"Run folder: {model_dir}" + (f", from update {first_update}" if restored else ""))
+    batches = training_batches(
+        splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
+        first_update=first_update, total_updates=run.total_updates,
+    )  # fmt: skip
+    try:
+        updates = trainer.fit(
+            batches,
+            num_examples=splits.train.num_examples,
+            global_batch_size=recipe.global_batch_size,
+            total_updates=run.total_updates,
+            first_update=first_update,
+            stop_update=recipe.max_updates,
+            evaluate=lambda: trainer.evaluate(test),
+            callbacks=callbacks(recipe, model_dir, first_update, splits.train, progress),
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=recipe.checkpoint_every,
+            progress=progress,
+            verbose={"bar": 1, "line": 2, "none": 0}[FLAGS.progress],
+        )
+    except Diverged as error:
+        print(
+            f"\ntrain.py: training diverged. {error} The last checkpoint before it is kept in "
+            f"{checkpoint_dir}. Try a lower --learning_rate, a longer --warmup_epochs or "
+            "--global_clipnorm.",
+            file=sys.stderr,
+        )
+        return 3
+    if trainer.stop_signal is not None:
+        print(
+            f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go on, "
+            f"repeat the command with --model_dir={model_dir} --resume."
+        )
+        return 128 + trainer.stop_signal
+    logs = trainer.evaluate(test)
+    save_model(model, os.path.join(model_dir, "final.keras"))
+    status = "done" if updates == run.total_updates else "stopped early"
+    report(
+        recipe, status, logs, best=progress.get("best"), updates=updates, model_dir=model_dir,
+        reached_target_at_epoch=progress.get("reached_target_at_epoch"),
+    )  # fmt: skip
+    return 0
+
+
+def callbacks(recipe, model_dir, first_update, source, progress):
+    """Keras callbacks: the best model, CSV, TensorBoard, the profiler."""
+    csv_path = os.path.join(model_dir, "log.csv")
+    epoch = first_update * recipe.global_batch_size // source.num_examples
+    run_folder.cut_csv(csv_path, epoch)
+    best = os.path.join(model_dir, "best.keras")
+    found = [
+        KeepBest(best, METRIC, progress, target=recipe.target_metric),
+        keras.callbacks.CSVLogger(csv_path, append=first_update > 0),
+        keras.callbacks.TensorBoard(os.path.join(model_dir, "tensorboard"), write_graph=False),
+    ]
+    if recipe.profile_updates is not None:
+        first, last = map(int, recipe.profile_updates.split(":"))
+        found.append(Profile(os.path.join(model_dir, "profile"), first, last))
+    return found
+
+
+class Profile(keras.callbacks.Callback):
+    """Profiles the host calls that hold the updates from `first` to before `last`."""
+
+    def __init__(self, folder, first, last):
+        super().__init__()
+        self.folder, self.first, self.last, self.running = folder, first, last, False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Starts at `first`."""
+        update = int(self.model.optimizer.iterations)
+        if not self.running and self.first <= update < self.last:
+            tf.profiler.experimental.start(self.folder)
+            self.running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops at `last`."""
+        if self.running and int(self.model.optimizer.iterations) >= self.last:
+            self.on_train_end()
+
+    def on_train_end(self, logs=None):
+        """Stops, if the run ends before `last`."""
+        if self.running:
+            tf.profiler.experimental.stop()
+            self.running = False
+
+
+def report(recipe, status, logs, **more):
+    """The last line, for scripts: RESULT and one JSON object."""
+    result = {
+        "status": status,
+        "recipe": recipe.recipe,
+        "optimizer": recipe.optimizer,
+        "global_batch_size": recipe.global_batch_size,
+        "seed": recipe.seed,
+        **{name: round(value, 6) for name, value in logs.items()},
+        **{name: value for name, value in more.items() if value is not None},
+    }
+    print("RESULT " + json.dumps(result))
+
+
+def list_recipes():
+    """Prints each recipe with its printed batch sizes."""
+    for name in recipes.names():
+        print(recipes.load(name))
+
+
+def main(arguments):
+    """Runs what the flags say; returns the exit code."""
+    try:
+        if len(arguments) > 1:
+            raise ValueError(f"train.py takes flags only. Received: {' '.join(arguments[1:])}.")
+        if FLAGS.list_recipes:
+            list_recipes()
+            return 0
+        return train(recipe_from_flags())
+    except (ValueError, ImportError) as error:
+        if os.environ.get("TRACEBACK"):
+            raise
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    define_recipe_flags()
+    app.run(main)
