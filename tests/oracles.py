@@ -1,4 +1,4 @@
-"""Float64 NumPy forms of the four optimizers, written from the algorithm boxes, one array at a time.
+"""Float64 NumPy forms of the four optimizers, written from the algorithm boxes.
 
 Nothing of the package is imported here: an oracle must not share a bug with what it judges.
 """

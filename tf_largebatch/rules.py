@@ -13,7 +13,7 @@ variables move; Algorithm 15's factor (1 - beta_1) is left out, since the ratio 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -21,8 +21,8 @@ from keras import ops
 class TrustRatio(NamedTuple):
     """A ratio kept as a fraction: w = 1e-25, g = 1e25 take a sound step, though 1e-50 is 0."""
 
-    numerator: object
-    denominator: object
+    numerator: Any
+    denominator: Any
 
     @property
     def value(self):

@@ -45,8 +45,8 @@ def main():
         history = []
         for step in gradients:
             grads = [tf.constant(step[n], tf.float64) for n in SHAPES]
-            optimizer.apply_gradients(zip(grads, variables))
-            history.append({n: v.numpy().tolist() for n, v in zip(SHAPES, variables)})
+            optimizer.apply_gradients(zip(grads, variables, strict=True))
+            history.append({n: v.numpy().tolist() for n, v in zip(SHAPES, variables, strict=True)})
         results[case] = {"options": options, "weights": history}
     out = {
         "recorded_with": {"tensorflow": tf.__version__, "tensorflow_addons": tfa.__version__},

@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import oracles
 import pytest
-from stepping import MODES, run
 
+import oracles
+from stepping import MODES, run
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, schedules
 
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}

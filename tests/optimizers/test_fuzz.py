@@ -4,10 +4,10 @@ import itertools
 
 import keras
 import numpy as np
-import oracles
 import pytest
-from stepping import MODES, run
 
+import oracles
+from stepping import MODES, run
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 
 UPDATES = 20

@@ -5,11 +5,10 @@ import pathlib
 
 import keras
 import numpy as np
-import oracles
 import pytest
+
+import oracles
 from stepping import MODES, run
-
-
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden.json").read_text())

@@ -6,8 +6,8 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from stepping import MODES, run
 
+from stepping import MODES, run
 from tf_largebatch import LAMB, LARS
 
 TFA = json.loads(pathlib.Path(__file__).with_name("tfa_vectors.json").read_text())

@@ -53,6 +53,8 @@ def as_patterns(entries, argument):
                     f"variable paths) and Keras variables. Received: {entry!r} in {entries!r}. "
                     "For a layer, give its variables: [v for v in layer.variables]."
                 )
+            if not getattr(entry, "trainable", True):
+                continue  # a layer's moving statistics: no optimizer meets them
             entry = _exact_pattern(variable_path(entry))
         try:
             re.compile(entry)

@@ -36,8 +36,8 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
             "as the first"; an empty list excludes nothing.
         weight_norm_clip: None or (low, high); phi(z) = clip(z, low, high).
         trust_ratio_clip: None or (low, high); the ratio's own bounds.
-        clipvalue, clipnorm, global_clipnorm: float > 0 or None. Gradients are clipped after their
-            reduction over replicas and after accumulation: first by value, then by one of the norms.
+        clipvalue, clipnorm, global_clipnorm: float > 0 or None. Gradients are clipped after they
+            are reduced over replicas and accumulated: first by value, then by one of the norms.
     """
 
     slot_names = ()

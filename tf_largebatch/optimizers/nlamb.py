@@ -12,8 +12,8 @@ from tf_largebatch.optimizers.lamb import AdaptiveMoments
 class NLAMB(AdaptiveMoments):
     """N-LAMB: LAMB whose first moment looks one step ahead, as Nadam does to Adam.
 
-    With mu_t = beta_1, or Dozat's rising beta_1 * (1 - 0.5 * 0.96^(t * momentum_decay)), and P_t the
-    product of mu_1 to mu_t:
+    With mu_t = beta_1, or Dozat's rising beta_1 * (1 - 0.5 * 0.96^(t * momentum_decay)), and P_t
+    the product of mu_1 to mu_t:
 
         m^ = mu_(t+1) * m / (1 - P_t * mu_(t+1)) + (1 - mu_t) * g / (1 - P_t)
         v^ = v / (1 - beta_2^t)

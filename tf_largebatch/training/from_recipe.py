@@ -118,9 +118,7 @@ def learning_rate_schedule(recipe, num_examples):
         after = schedules.Cosine(rate, run.total_updates, **end)
     elif recipe.schedule == "piecewise":
         boundaries = [
-            epochs_to_updates(
-                epoch, num_examples=num_examples, batch_size=recipe.global_batch_size
-            )
+            epochs_to_updates(epoch, num_examples=num_examples, batch_size=recipe.global_batch_size)
             for epoch in recipe.decay_epochs
         ]
         after = schedules.Piecewise(rate, boundaries, factor=recipe.decay_factor)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import signal
+import threading
 import time
 
 import keras
@@ -183,28 +184,23 @@ class Trainer:
         return logs | {"learning_rate": learning_rate, "examples_per_second": speed}
 
 
-class _caught_signals:  # noqa: N801
-    """SIGINT and SIGTERM ask the trainer to stop after this call; a second SIGINT stops at once."""
+@contextlib.contextmanager
+def _caught_signals(trainer):
+    """SIGINT and SIGTERM ask the trainer to stop after this call; a second one stops at once."""
+    before = {}
 
-    def __init__(self, trainer):
-        self.trainer = trainer
+    def ask(number, _):
+        trainer.stop_signal = signal.Signals(number)
+        signal.signal(number, before[number])
 
-    def __enter__(self):
-        self.before = {}
-
-        def ask(number, _):
-            self.trainer.stop_signal = signal.Signals(number)
-            signal.signal(number, self.before[number] or signal.SIG_DFL)
-
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, ask)
-        except ValueError:  # not in the main thread, where signals can't be caught
-            self.before = {}
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():  # elsewhere, signals can't be caught
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class KeepBest(keras.callbacks.Callback):

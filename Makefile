@@ -1,0 +1,85 @@
+# Every target makes what it needs first. To choose the Python: make venv PYTHON=python3.12
+
+SHELL := /bin/bash
+PYTHON ?= python3
+# Arguments for train.py or pytest: make train ARGS="--seed=1", make test ARGS="-k lars"
+ARGS ?=
+# Test processes: each needs about 1 GB of memory.
+JOBS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Written when an installation is complete; while one runs, UNFINISHED stands instead.
+STAMP := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
+# What runs on any backend of Keras: the tests, and the doctests of the floors that use keras.ops only.
+ANY_BACKEND := tests $(wildcard $(addprefix tf_largebatch/,rules.py scaling.py recipes schedules.py))
+
+# True where .venv has a Python that starts and is new enough, and nothing is plainly missing from it.
+VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os, sys; \
+	need = ["keras", "pip", "pytest", "tensorflow"] if os.path.exists("$(STAMP)") else ["pip"]; \
+	sys.exit(sys.version_info < (3, 11) or not all(map(importlib.util.find_spec, need)))' 2>/dev/null
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv train test test-jax test-slow lint constraints clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP) ## make .venv with all that the targets below need (about 4 GB)
+	@echo "$(VENV) is ready."
+
+train: $(STAMP) ## run train.py; flags in ARGS
+	$(PY) train.py $(ARGS)
+
+test: $(STAMP) ## run the default tests and the doctests, in random order; pytest's options in ARGS
+	$(PYTEST) $(ARGS)
+
+test-jax: $(STAMP) ## run the tests that need no TensorFlow on Keras' JAX backend
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow and not tensorflow" $(ANY_BACKEND) $(ARGS)
+
+# pytest ends with 5 if no test was selected: no failure here.
+test-slow: $(STAMP) ## run the slow tests
+	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5
+
+lint: $(STAMP) ## check style (ruff) and types (pyright)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
+
+constraints: $(STAMP) ## write the versions that .venv holds now to constraints.txt
+	@$(PY) -m pip freeze --all --exclude-editable --exclude pip > $(VENV)/freeze.txt
+	@head -2 constraints.txt | cat - $(VENV)/freeze.txt > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
+	@touch $(STAMP)
+
+clean: ## remove what the tools left behind; .venv and the results of training stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+ifneq ($(shell $(VENV_IS_SOUND) && echo sound),sound)
+.PHONY: $(STAMP)
+endif
+
+$(STAMP): constraints.txt setup.py pyproject.toml
+	@if ! { $(VENV_IS_SOUND); }; then \
+		if test -e $(VENV); then echo "$(VENV) is broken or was interrupted: making it again."; fi; \
+		version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
+		|| { echo "Python 3.11 or later is needed. '$(PYTHON)' is: $${version:-not found, or broken}." \
+			"Name another one: make venv PYTHON=python3.11" >&2; exit 1; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "'$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing." \
+			"On Debian and Ubuntu: apt install python3-venv." \
+			"Or name another one: make venv PYTHON=python3.11" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@rm -f $(STAMP)
+	@touch $(UNFINISHED)
+	@echo "Installing into $(VENV): about 1 GB to download the first time, some minutes."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation --editable '.[dev]'
+	@rm -f $(UNFINISHED)
+	@touch $(STAMP)
