@@ -11,6 +11,7 @@ mistake in flags or files, 3 diverged, 130 and 143 stopped by SIGINT and SIGTERM
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import sys
@@ -183,7 +184,10 @@ def train(recipe):
     model_dir = recipe.model_dir or os.path.join(
         "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    trainer = Trainer(model, updates_per_call=recipe.steps_per_loop or 20)
+    trainer = Trainer(
+        model, splits.train.images, splits.train.labels,
+        updates_per_call=recipe.steps_per_loop or 20,
+    )  # fmt: skip
     checkpoint_dir = os.path.join(model_dir, "checkpoints")
     if recipe.eval_only:
         if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
@@ -249,8 +253,12 @@ def callbacks(recipe, model_dir, first_update, source, progress):
     found = [
         KeepBest(best, METRIC, progress, target=recipe.target_metric),
         keras.callbacks.CSVLogger(csv_path, append=first_update > 0),
-        keras.callbacks.TensorBoard(os.path.join(model_dir, "tensorboard"), write_graph=False),
     ]
+    if importlib.util.find_spec("tensorboard") is None:
+        print("No TensorBoard logs: the package tensorboard isn't installed.")
+    else:
+        folder = os.path.join(model_dir, "tensorboard")
+        found.append(keras.callbacks.TensorBoard(folder, write_graph=False))
     if recipe.profile_updates is not None:
         first, last = map(int, recipe.profile_updates.split(":"))
         found.append(Profile(os.path.join(model_dir, "profile"), first, last))

@@ -100,8 +100,12 @@ def lenet_caffe(input_shape=(28, 28, 1), num_classes=10):
 
 def _logits(x, num_classes):
     # A softmax over bfloat16 logits loses the digits that the loss is made of.
-    half = keras.config.dtype_policy().compute_dtype in ("bfloat16", "float16")
-    return layers.Dense(num_classes, name="logits", dtype="float32" if half else None)(x)
+    policy, half = keras.config.dtype_policy(), ("bfloat16", "float16")
+    if policy.variable_dtype in half:  # the weights are to stay half, too
+        x = layers.Dense(num_classes, name="logits")(x)
+        return layers.Activation("linear", dtype="float32", name="logits_float32")(x)
+    dtype = "float32" if policy.compute_dtype in half else None
+    return layers.Dense(num_classes, name="logits", dtype=dtype)(x)
 
 
 def _check(name, input_shape, num_classes, *, least_size):

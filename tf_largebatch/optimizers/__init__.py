@@ -1,6 +1,6 @@
 """Layer-wise adaptive optimizers for Keras 3."""
 
-from tf_largebatch.optimizers._exclusions import BIAS_AND_NORM, Exclusion
+from tf_largebatch.optimizers.exclusions import BIAS_AND_NORM, Exclusion
 from tf_largebatch.optimizers.lamb import LAMB
 from tf_largebatch.optimizers.lars import LARS
 from tf_largebatch.optimizers.nlamb import NLAMB, NNLAMB

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tf_largebatch.optimizers import _arguments as arguments
-from tf_largebatch.optimizers._exclusions import (
+from tf_largebatch.optimizers.exclusions import (
     Exclusion,
     as_patterns,
     format_table,

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -16,6 +17,11 @@ import numpy as np
 
 _NAME = re.compile(r"update-(\d{8,})\.npz")
 _RECORD = "record"
+# What zipfile, NumPy and json raise on a file with missing or altered bytes.
+_DAMAGED = (
+    EOFError, KeyError, OSError, OverflowError, RuntimeError, ValueError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def save(directory, model, *, update, progress, keep=3):
@@ -72,7 +78,7 @@ def restore(directory, model):
     for path in paths(directory):
         try:
             record, arrays = _read(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGED as error:
             damaged.append(f"{path} ({error})")
             continue
         if damaged:
@@ -132,7 +138,12 @@ def _state(model):
 
 
 def _read(path):
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, "rb") as raw:
+        with zipfile.ZipFile(raw) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise ValueError(f"the sum of {bad} is wrong")
+        raw.seek(0)
+        file = np.load(raw, allow_pickle=False)
         record = json.loads(bytes(file[_RECORD]).decode())
         arrays = {
             key: file[key].view(np.dtype(dtype)).reshape(shape)

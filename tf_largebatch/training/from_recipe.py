@@ -7,7 +7,7 @@ import keras
 
 from tf_largebatch import schedules
 from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB
-from tf_largebatch.optimizers._exclusions import resolve, variable_path
+from tf_largebatch.optimizers.exclusions import resolve, variable_path
 from tf_largebatch.scaling import epochs_to_updates
 
 _OURS = {"lars": LARS, "lamb": LAMB, "nlamb": NLAMB, "nnlamb": NNLAMB}

@@ -29,11 +29,14 @@ class Trainer:
     Args:
         model: a compiled Keras model with a built optimizer; its `weighted_metrics` are those
             that evaluation reports.
+        inputs, labels: a batch, of which one example is looked at: Keras makes the variables of
+            metrics only when it meets data, and a checkpoint holds them.
         updates_per_call: most updates that one host call runs; a call also ends where an epoch,
             a checkpoint or the run does. More is faster, fewer react sooner.
     """
 
-    def __init__(self, model, *, updates_per_call=20):
+    def __init__(self, model, inputs, labels, *, updates_per_call=20):
+        build_metrics(model, inputs, labels)
         self.model = model
         self.updates_per_call = updates_per_call
         self.stop_signal = None
@@ -182,6 +185,13 @@ class Trainer:
             )
         speed = count * global_batch_size / seconds
         return logs | {"learning_rate": learning_rate, "examples_per_second": speed}
+
+
+def build_metrics(model, inputs, labels):
+    """Makes the variables of the compiled metrics, and leaves them at their start."""
+    inputs, labels = inputs[:1], labels[:1]
+    model.compute_metrics(inputs, labels, model(inputs, training=False), sample_weight=None)
+    model.reset_metrics()
 
 
 @contextlib.contextmanager
