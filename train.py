@@ -23,18 +23,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
 import models
 from tf_largebatch import data, recipes
 from tf_largebatch.data.batches import evaluation_batches, training_batches
 from tf_largebatch.recipes import Recipe
 from tf_largebatch.training import checkpoint, from_recipe, run_folder
+from tf_largebatch.training.geometry import plan_batch
+from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, KeepBest, Trainer, save_model
 
 DEFAULT_RECIPE = "lenet_digits"
 METRIC = "val_accuracy"
 
+logging.set_verbosity(logging.WARNING)
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list_recipes", False, "List the recipes and their printed batch sizes, stop.")
 flags.DEFINE_bool("dry_run", False, "Print what would be trained, and how; then stop.")
@@ -99,8 +102,13 @@ def _number(name, text):
         ) from None
 
 
-def prepare(recipe):
+def prepare(recipe, strategy):
     """Data, model, optimizer and their length in updates, all checked; nothing is written."""
+    plan_batch(
+        recipe.global_batch_size,
+        replicas=strategy.num_replicas_in_sync,
+        micro_batch_size=recipe.micro_batch_size,
+    )
     if recipe.max_updates is not None and recipe.eval_only:
         raise ValueError("--max_updates says nothing with --eval_only. Leave one of them out.")
     splits = data.load(recipe.data, data_dir=recipe.data_dir)
@@ -113,21 +121,22 @@ def prepare(recipe):
     )  # fmt: skip
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    model = models.build(
-        recipe.model, input_shape=splits.train.input_shape, num_classes=splits.train.num_classes
-    )
-    optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
-    model.compile(
-        optimizer=optimizer,
-        loss=from_recipe.SmoothedCrossEntropy(recipe.label_smoothing),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
-            keras.metrics.SparseCategoricalCrossentropy(
-                from_logits=True, name="cross_entropy", dtype="float32"
-            ),
-        ],
-    )
-    model.optimizer.build(model.trainable_variables)
+    with strategy.scope():
+        model = models.build(
+            recipe.model, input_shape=splits.train.input_shape, num_classes=splits.train.num_classes
+        )
+        optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
+        model.compile(
+            optimizer=optimizer,
+            loss=from_recipe.SmoothedCrossEntropy(recipe.label_smoothing),
+            weighted_metrics=[
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
+                keras.metrics.SparseCategoricalCrossentropy(
+                    from_logits=True, name="cross_entropy", dtype="float32"
+                ),
+            ],
+        )
+        model.optimizer.build(model.trainable_variables)
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
     return splits, run, schedule, model, optimizer
@@ -176,7 +185,8 @@ def describe(recipe, splits, run, optimizer, model):
 
 def train(recipe):
     """Runs the job of a recipe; returns the exit code."""
-    splits, run, _, model, optimizer = prepare(recipe)
+    strategy = make_strategy(recipe.strategy, num_replicas=recipe.num_replicas)
+    splits, run, _, model, optimizer = prepare(recipe, strategy)
     if FLAGS.dry_run:
         describe(recipe, splits, run, optimizer, model)
         return 0
@@ -186,7 +196,10 @@ def train(recipe):
     )
     trainer = Trainer(
         model, splits.train.images, splits.train.labels,
+        global_batch_size=recipe.global_batch_size,
+        micro_batch_size=recipe.micro_batch_size,
         updates_per_call=recipe.steps_per_loop or 20,
+        jit=recipe.jit,
     )  # fmt: skip
     checkpoint_dir = os.path.join(model_dir, "checkpoints")
     if recipe.eval_only:
@@ -209,7 +222,6 @@ def train(recipe):
         updates = trainer.fit(
             batches,
             num_examples=splits.train.num_examples,
-            global_batch_size=recipe.global_batch_size,
             total_updates=run.total_updates,
             first_update=first_update,
             stop_update=recipe.max_updates,

@@ -133,6 +133,20 @@ class Recipe:
     target_metric: float | None = key(None, "Stop once the validation metric reaches this.")
     profile_updates: str | None = key(None, 'Updates to profile, "a:b": from a to before b.')
     eval_only: bool = key(False, "Evaluate, without training.")
+    strategy: str = key(
+        "auto",
+        "Devices: one_device, mirrored (all GPUs, or logical CPU devices), or auto: mirrored "
+        "where there are several GPUs or num_replicas is above 1.",
+        choices=("auto", "one_device", "mirrored"),
+    )
+    num_replicas: int | None = key(
+        None, "Replicas; on a CPU so many logical devices are made.", within=ABOVE_0
+    )
+    micro_batch_size: int | None = key(
+        None, "Examples that a replica holds in memory at a time; by default all its share of the "
+        "global batch.", within=ABOVE_0,
+    )  # fmt: skip
+    jit: bool = key(False, "Compile the step by XLA.")
     steps_per_loop: int | None = key(None, "Updates that one host call runs.", within=ABOVE_0)
 
     def __post_init__(self):

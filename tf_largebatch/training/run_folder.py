@@ -11,7 +11,8 @@ CONFIG = "config.json"
 # Keys that may differ between the start of a run and its resumption.
 _MAY_CHANGE = {
     "model_dir", "resume", "checkpoint_every", "max_updates", "target_metric", "profile_updates",
-    "eval_only", "steps_per_loop", "data_dir",
+    "eval_only", "steps_per_loop", "data_dir", "strategy", "num_replicas", "micro_batch_size",
+    "jit",
 }  # fmt: skip
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from tf_largebatch.data.batches import epoch_end_update
 from tf_largebatch.training import checkpoint
+from tf_largebatch.training.geometry import plan_batch
+from tf_largebatch.training.step import Step
 
 
 class Diverged(ArithmeticError):
@@ -20,54 +22,76 @@ class Diverged(ArithmeticError):
 
 
 class Trainer:
-    """Runs a compiled Keras model over given batches, update by update.
+    """Runs a compiled Keras model over given batches, update by update, under its strategy.
 
-    The loop is Keras' own `train_step`, several updates to one host call, with Keras' callbacks
-    around it. Unlike `fit` it can begin and end at any update, saves at any update, and stops at
-    the first loss that isn't finite.
+    The step is our own (`tf_largebatch.training.step`), several updates to one host call, with
+    Keras' callbacks around it. Unlike `fit` it takes a global batch of any size in micro-batches,
+    can begin and end at any update, saves at any update, and stops at the first loss that isn't
+    finite.
 
     Args:
-        model: a compiled Keras model with a built optimizer; its `weighted_metrics` are those
-            that evaluation reports.
-        inputs, labels: a batch, of which one example is looked at: Keras makes the variables of
+        model: a model compiled, with one loss and `weighted_metrics`, in the scope of a
+            `tf.distribute.Strategy` or of none; its optimizer is built.
+        inputs, labels: arrays, of which one example is looked at: Keras makes the variables of
             metrics only when it meets data, and a checkpoint holds them.
+        global_batch_size: examples an update, over all replicas.
+        micro_batch_size: examples that a replica holds in memory at a time; None: its whole share.
         updates_per_call: most updates that one host call runs; a call also ends where an epoch,
             a checkpoint or the run does. More is faster, fewer react sooner.
+        jit: compile the replica's step by XLA.
+
+    Raises:
+        ValueError: if the batch can't be cut so, or the loss isn't one mean over examples.
     """
 
-    def __init__(self, model, inputs, labels, *, updates_per_call=20):
-        build_metrics(model, inputs, labels)
-        self.model = model
+    def __init__(
+        self, model, inputs, labels, *, global_batch_size, micro_batch_size=None,
+        updates_per_call=20, jit=False,
+    ):  # fmt: skip
+        strategy = model.distribute_strategy or tf.distribute.get_strategy()
+        self.model, self.strategy = model, strategy
+        self.plan = plan_batch(
+            global_batch_size,
+            replicas=strategy.num_replicas_in_sync,
+            micro_batch_size=micro_batch_size,
+        )
         self.updates_per_call = updates_per_call
         self.stop_signal = None
+        with strategy.scope():
+            build_metrics(model, inputs, labels)
+        step = Step(model, self.plan)
+        update = tf.function(step.update, jit_compile=True) if jit else step.update
 
         @tf.function(reduce_retracing=True)
         def run_updates(iterator, updates):
             first_bad = tf.constant(-1)
             for i in tf.range(updates):
-                # The running mean of this epoch: once NaN or infinite, it stays so.
-                loss = model.train_step(next(iterator))["loss"]
-                finite = tf.math.is_finite(tf.cast(loss, tf.float32))
+                parts = strategy.run(update, args=next(iterator))
+                finite = tf.math.is_finite(strategy.reduce("SUM", parts, axis=None))
                 first_bad = tf.where((first_bad < 0) & ~finite, i, first_bad)
             return first_bad
 
         @tf.function(reduce_retracing=True)
-        def run_evaluation(images, labels, mask):
-            model.test_step((images, labels, mask))
+        def run_evaluation(batch):
+            strategy.run(step.evaluate, args=batch)
 
-        self._run_updates = run_updates
-        self._run_evaluation = run_evaluation
+        self.run_updates = run_updates
+        self.run_evaluation = run_evaluation
+
+    def distribute(self, batches):
+        """A dataset of global batches, each cut into equal shares for the replicas."""
+        return self.strategy.experimental_distribute_dataset(batches)
 
     def evaluate(self, batches):
-        """The model's weighted metrics over (inputs, labels, mask) batches, by name, as floats.
+        """Loss and metrics over (inputs, labels, mask) batches, by name, as floats.
 
-        Fillings, whose mask is 0, count for nothing. The compiled loss isn't reported: Keras
-        divides it by the size of the batch, fillings included.
+        Each example counts once, whatever the batch size and the number of replicas: a filling,
+        whose mask is 0, counts for nothing.
         """
         self.model.reset_metrics()
-        for batch in batches:
-            self._run_evaluation(*batch)
-        logs = {k: float(v) for k, v in self.model.get_metrics_result().items() if k != "loss"}
+        for batch in self.distribute(batches):
+            self.run_evaluation(batch)
+        logs = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         self.model.reset_metrics()
         return logs
 
@@ -76,7 +100,6 @@ class Trainer:
         batches,
         *,
         num_examples,
-        global_batch_size,
         total_updates,
         first_update=0,
         stop_update=None,
@@ -91,7 +114,7 @@ class Trainer:
 
         Args:
             batches: dataset of the batches from `first_update` on.
-            num_examples, global_batch_size: which say where epochs end.
+            num_examples: of the training data; with the global batch it says where epochs end.
             total_updates: length of the whole run.
             first_update: updates already done.
             stop_update: end here, before `total_updates`.
@@ -110,6 +133,7 @@ class Trainer:
             Diverged: at the first loss, or at a checkpoint the first weight, that isn't finite.
         """
         model = self.model
+        global_batch_size = self.plan.global_batch_size
         end = min(total_updates, stop_update or total_updates)
         sizes = {"num_examples": num_examples, "global_batch_size": global_batch_size}
         epochs = (total_updates - 1) * global_batch_size // num_examples + 1
@@ -131,7 +155,7 @@ class Trainer:
                 except checkpoint.NonFiniteWeightsError as error:
                     raise Diverged(str(error)) from None
 
-        iterator = iter(batches)
+        iterator = iter(self.distribute(batches))
         update, saved_at = first_update, first_update
         callback_list.on_train_begin()
         with _caught_signals(self):
@@ -152,7 +176,7 @@ class Trainer:
                         if checkpoint_every:
                             count = min(count, checkpoint_every - update % checkpoint_every)
                         callback_list.on_train_batch_begin(update - epoch_start)
-                        logs = self._call(iterator, update, count, global_batch_size)
+                        logs = self._call(iterator, update, count)
                         update += count
                         callback_list.on_train_batch_end(update - epoch_start - 1, logs)
                         if checkpoint_every and update % checkpoint_every == 0:
@@ -171,10 +195,10 @@ class Trainer:
                 callback_list.on_train_end()
         return update
 
-    def _call(self, iterator, update, count, global_batch_size):
+    def _call(self, iterator, update, count):
         """Runs `count` updates from `update` on; returns the logs, or raises Diverged."""
         started = time.perf_counter()
-        first_bad = int(self._run_updates(iterator, tf.constant(count)))
+        first_bad = int(self.run_updates(iterator, tf.constant(count)))
         seconds = time.perf_counter() - started
         logs = {k: float(v) for k, v in self.model.get_metrics_result().items()}
         learning_rate = float(np.asarray(self.model.optimizer.learning_rate))
@@ -183,13 +207,13 @@ class Trainer:
                 f"The loss is {logs['loss']} at update {update + first_bad} "
                 f"(learning rate {learning_rate:.4g})."
             )
-        speed = count * global_batch_size / seconds
+        speed = count * self.plan.global_batch_size / seconds
         return logs | {"learning_rate": learning_rate, "examples_per_second": speed}
 
 
 def build_metrics(model, inputs, labels):
     """Makes the variables of the compiled metrics, and leaves them at their start."""
-    inputs, labels = inputs[:1], labels[:1]
+    inputs, labels = tf.convert_to_tensor(inputs[:1]), tf.convert_to_tensor(labels[:1])
     model.compute_metrics(inputs, labels, model(inputs, training=False), sample_weight=None)
     model.reset_metrics()
 

@@ -1,0 +1,318 @@
+"""The trainer's laws: however a global batch is cut, the updates are the same."""
+
+import keras
+import numpy as np
+import pytest
+
+from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, schedules
+from tf_largebatch.data.batches import evaluation_batches, training_batches
+from tf_largebatch.data.source import ArraySource
+from tf_largebatch.training import checkpoint
+from tf_largebatch.training.trainer import Diverged, Trainer
+
+pytestmark = pytest.mark.tensorflow
+OURS = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
+ALL = {**OURS, "SGD": keras.optimizers.SGD, "AdamW": keras.optimizers.AdamW}
+UPDATES = 30
+
+
+def source(n=96):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(n, 6)).astype("float32")
+    return ArraySource("gaussians", x, (x[:, 0] + x[:, 1] > 0).astype("int32"), num_classes=2)
+
+
+def strategy_of(replicas):
+    import tensorflow as tf
+
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy("CPU:0")
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def rate():
+    return schedules.LinearWarmup(schedules.Polynomial(0.02, 40), 5)
+
+
+def small_model(optimizer, *, normalise=False, dropout=0.0, regularise=0.0, loss=None, top_k=False):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(8, activation="tanh", name="a")(inputs)
+    if normalise:
+        x = keras.layers.BatchNormalization(name="bn")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    penalty = keras.regularizers.L2(regularise) if regularise else None
+    model = keras.Model(inputs, keras.layers.Dense(2, name="b", kernel_regularizer=penalty)(x))
+    model.compile(
+        optimizer=optimizer,
+        loss=loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            # As ImageNet's top-5, but TensorFlow has it for float32 only.
+            *([keras.metrics.SparseTopKCategoricalAccuracy(1, name="topk")] if top_k else []),
+        ],
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def trained(
+    make, *, replicas=1, micro_batch_size=None, batch=24, updates=UPDATES, first=0, calls=7,
+    folder=None, every=None, jit=False, **model_options,
+):  # fmt: skip
+    """Model after `updates` updates, and its trainer."""
+    data = source()
+    with strategy_of(replicas).scope():
+        model = small_model(make(), **model_options)
+    trainer = Trainer(
+        model, data.images, data.labels, global_batch_size=batch,
+        micro_batch_size=micro_batch_size, updates_per_call=calls, jit=jit,
+    )  # fmt: skip
+    if folder is not None:
+        restored = checkpoint.restore(folder, model)
+        first = restored[0] if restored else 0
+    batches = training_batches(
+        data, global_batch_size=batch, seed=1, first_update=first, total_updates=UPDATES
+    )
+    trainer.fit(
+        batches, num_examples=data.num_examples, total_updates=UPDATES, first_update=first,
+        stop_update=updates, checkpoint_dir=folder, checkpoint_every=every, verbose=0,
+    )  # fmt: skip
+    return model, trainer
+
+
+def weights(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+def assert_same(one, other, tolerance=1e-5):
+    one, other = weights(one), weights(other)
+    assert np.abs(one - other).max() <= tolerance * np.abs(one).max()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "clip", [{}, {"global_clipnorm": 0.05}, {"clipnorm": 0.02}, {"clipvalue": 0.01}]
+)
+def test_replicas_and_micro_batches_equal_the_one_big_batch(name, clip):
+    """2 replicas x 3 micro-batches of 4 are the batch of 24; the clips really clip."""
+    make = lambda: ALL[name](rate(), **clip)  # noqa: E731
+    one, _ = trained(make)
+    many, trainer = trained(make, replicas=2, micro_batch_size=4)
+    assert trainer.plan == (24, 2, 3, 4)
+    assert_same(one, many)
+    assert int(many.optimizer.iterations.numpy()) == UPDATES
+    assert float(many.optimizer.learning_rate) == pytest.approx(0.02 * (1 - UPDATES / 40))
+    if clip:
+        unclipped, _ = trained(lambda: ALL[name](rate()))
+        assert np.abs(weights(unclipped) - weights(one)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("replicas, micro", [(1, 3), (1, 12), (2, None), (4, None), (4, 2)])
+def test_every_layout(name, replicas, micro):
+    one, _ = trained(lambda: OURS[name](rate()))
+    many, _ = trained(lambda: OURS[name](rate()), replicas=replicas, micro_batch_size=micro)
+    assert_same(one, many)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_float64_for_200_updates(name):
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    global UPDATES
+    before, UPDATES = UPDATES, 200
+    try:
+        one, _ = trained(lambda: OURS[name](0.01), updates=200)
+        many, _ = trained(lambda: OURS[name](0.01), updates=200, replicas=2, micro_batch_size=4)
+    finally:
+        UPDATES = before
+    assert_same(one, many, 1e-8)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_fit_equals_trainer(name):
+    ours, _ = trained(lambda: ALL[name](rate()))
+    theirs = small_model(ALL[name](rate()))
+    batches = training_batches(source(), global_batch_size=24, seed=1, total_updates=UPDATES)
+    theirs.fit(batches, shuffle=False, verbose=0)
+    assert_same(ours, theirs)
+
+
+def test_regularisers_count_once():
+    options = {"regularise": 0.5}
+    theirs = small_model(LAMB(rate()), **options)
+    batches = training_batches(source(), global_batch_size=24, seed=1, total_updates=UPDATES)
+    theirs.fit(batches, shuffle=False, verbose=0)
+    many, _ = trained(lambda: LAMB(rate()), replicas=2, micro_batch_size=4, **options)
+    assert_same(theirs, many)
+    without, _ = trained(lambda: LAMB(rate()))
+    assert np.abs(weights(without) - weights(many)).max() > 1e-2
+
+
+def test_xla_equals_graph():
+    one, _ = trained(lambda: LAMB(rate()))
+    other, _ = trained(lambda: LAMB(rate()), jit=True, micro_batch_size=8)
+    assert_same(one, other)
+
+
+def test_dropout_and_statistics_go_through_micro_batches():
+    """Seeds advance and moving statistics move with each micro-batch; replicas end alike."""
+    import tensorflow as tf
+
+    model, trainer = trained(
+        lambda: LAMB(rate()), replicas=2, micro_batch_size=4, normalise=True, dropout=0.5
+    )
+    bn = model.get_layer("bn")
+    for variable in (bn.moving_mean, bn.moving_variance):
+        first, second = trainer.strategy.experimental_local_results(variable.value)
+        tf.debugging.assert_equal(first, second)
+    assert np.abs(bn.moving_mean.numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("stop", [4, 13])
+def test_resume_is_exact(tmp_path, replicas, stop):
+    options = {"replicas": replicas, "micro_batch_size": 4, "normalise": True, "dropout": 0.5}
+    straight, _ = trained(lambda: LAMB(rate()), **options)
+    trained(lambda: LAMB(rate()), updates=stop, folder=tmp_path, every=5, **options)
+    resumed, _ = trained(lambda: LAMB(rate()), folder=tmp_path, calls=3, **options)
+    np.testing.assert_array_equal(weights(straight), weights(resumed))
+    for one, other in zip(straight.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_resume_on_other_replicas_and_micro_batches(tmp_path):
+    """The global batch stays, and with it the run."""
+    straight, _ = trained(lambda: LAMB(rate()))
+    trained(lambda: LAMB(rate()), updates=10, folder=tmp_path, replicas=2)
+    trained(lambda: LAMB(rate()), updates=20, folder=tmp_path, micro_batch_size=3)
+    resumed, _ = trained(lambda: LAMB(rate()), folder=tmp_path, replicas=4, micro_batch_size=2)
+    assert_same(straight, resumed)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("batch", [4, 20, 52, 200])
+def test_evaluation_counts_each_example_once(replicas, batch):
+    """96 examples in batches that don't divide them, against NumPy over all at once."""
+    data = source()
+    with strategy_of(replicas).scope():
+        model = small_model(LAMB(0.1), top_k=True)
+    trainer = Trainer(model, data.images, data.labels, global_batch_size=24)
+    logs = trainer.evaluate(evaluation_batches(data, batch_size=batch))
+    logits = np.float64(model.predict(data.images, verbose=0))
+    log_sum = np.log(np.exp(logits).sum(axis=1))
+    losses = log_sum - logits[np.arange(len(logits)), data.labels]
+    right = logits.argmax(axis=1) == data.labels
+    assert logs["loss"] == pytest.approx(losses.mean(), abs=1e-6)
+    assert logs["top1"] == pytest.approx(right.mean(), abs=1e-6)
+    assert logs["topk"] == pytest.approx(right.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("bad_replica", [0, 1])
+@pytest.mark.parametrize("name", ["LAMB", "SGD"])
+def test_infinite_gradients_on_any_replica_change_nothing_but_the_scale(name, bad_replica):
+    """Keras looks at the first replica's share only, before the reduction."""
+    import tensorflow as tf
+
+    keras.config.set_dtype_policy("mixed_float16")
+    data = source(24)
+    with strategy_of(2).scope():
+        model = small_model(ALL[name](0.1))
+    trainer = Trainer(model, data.images, data.labels, global_batch_size=24)
+    images = data.images.copy()
+    images[12 * bad_replica] = 6e4  # infinite in the first product in float16
+    images[12 * bad_replica, ::2] *= -1
+    optimizer = model.optimizer
+    optimizer.dynamic_scale.assign(2.0**30)
+    before = [v.numpy() for v in [*model.trainable_variables, *optimizer.inner_optimizer.variables]]
+    batches = tf.data.Dataset.from_tensors((images, data.labels))
+    trainer.run_updates(iter(trainer.distribute(batches)), tf.constant(1))
+    after = [v.numpy() for v in [*model.trainable_variables, *optimizer.inner_optimizer.variables]]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert optimizer.dynamic_scale.numpy() == 2.0**29
+
+
+def test_mixed_float16_trains_and_clips_unscaled_gradients():
+    keras.config.set_dtype_policy("mixed_float16")
+    for name in ("LAMB", "SGD"):
+        one, _ = trained(lambda: ALL[name](0.05, global_clipnorm=0.05))  # noqa: B023
+        many, _ = trained(lambda: ALL[name](0.05, global_clipnorm=0.05), replicas=2)  # noqa: B023
+        assert_same(one, many, 2e-2)
+
+
+def test_collectives_do_not_grow_with_accumulation():
+    """In the traced graph, its functions included."""
+    import tensorflow as tf
+
+    def reductions(micro_batch_size):
+        data = source()
+        with strategy_of(2).scope():
+            model = small_model(LAMB(rate()))
+        trainer = Trainer(
+            model, data.images, data.labels, global_batch_size=64,
+            micro_batch_size=micro_batch_size,
+        )  # fmt: skip
+        batches = training_batches(data, global_batch_size=64, seed=1, total_updates=2)
+        iterator = iter(trainer.distribute(batches))
+        graph = trainer.run_updates.get_concrete_function(iterator, tf.constant(1)).graph
+        definition = graph.as_graph_def()
+        nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+        # Summing over devices is what reduces here; its inputs come from both of them.
+        return trainer.plan.accumulation, sum(n.op in ("AddN", "CollectiveReduceV2") for n in nodes)
+
+    counts = dict(reductions(size) for size in (32, 16, 4))
+    assert set(counts) == {1, 2, 8}
+    assert counts[1] == counts[2] == counts[8] > 0
+
+
+def test_refused_layouts_name_the_nearest():
+    data = source()
+    with strategy_of(2).scope():
+        model = small_model(LAMB(0.1))
+    with pytest.raises(ValueError, match="divisible by the 2 replicas. Received: 25. Nearest: 24"):
+        Trainer(model, data.images, data.labels, global_batch_size=25)
+    with pytest.raises(ValueError, match=r"2 replicas x micro_batch_size 5 = 10.*Nearest: 20, 30"):
+        Trainer(model, data.images, data.labels, global_batch_size=24, micro_batch_size=5)
+
+
+@pytest.mark.parametrize(
+    "loss, words",
+    [
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"), "'sum'"),
+        (["mse"], "exactly one loss"),
+    ],
+)
+def test_refused_losses(loss, words):
+    data = source()
+    model = small_model(LAMB(0.1), loss=loss)
+    with pytest.raises(ValueError, match=words):
+        Trainer(model, data.images, data.labels, global_batch_size=24)
+
+
+def test_refused_models():
+    data = source()
+    model = small_model(LAMB(0.1, gradient_accumulation_steps=2))
+    with pytest.raises(ValueError, match="pass micro_batch_size"):
+        Trainer(model, data.images, data.labels, global_batch_size=24)
+
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    inputs = keras.Input((6,))
+    model = Own(inputs, keras.layers.Dense(2)(inputs))
+    model.compile(LAMB(0.1), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="Own overrides `train_step`"):
+        Trainer(model, data.images, data.labels, global_batch_size=24)
+
+
+def test_divergence_names_the_update():
+    with pytest.raises(Diverged, match=r"The loss is (nan|inf) at update \d"):
+        trained(lambda: keras.optimizers.SGD(1e38))
