@@ -28,6 +28,7 @@ from absl import app, flags, logging
 import models
 from tf_largebatch import data, recipes
 from tf_largebatch.data.batches import evaluation_batches, training_batches
+from tf_largebatch.losses import SmoothedCrossEntropy
 from tf_largebatch.recipes import Recipe
 from tf_largebatch.training import checkpoint, from_recipe, run_folder
 from tf_largebatch.training.geometry import plan_batch
@@ -128,7 +129,7 @@ def prepare(recipe, strategy):
         optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
         model.compile(
             optimizer=optimizer,
-            loss=from_recipe.SmoothedCrossEntropy(recipe.label_smoothing),
+            loss=SmoothedCrossEntropy(recipe.label_smoothing),
             weighted_metrics=[
                 keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
                 keras.metrics.SparseCategoricalCrossentropy(

@@ -24,6 +24,7 @@ FLOORS = {
     "recipes": 0,
     "optimizers": 1,
     "schedules": 1,
+    "losses": 1,
     "layers": 1,
     "data": 1,
     "kernels": 1,

@@ -1,6 +1,7 @@
 """Large-batch training for Keras 3: layer-wise adaptive optimizers and what goes with them."""
 
 from tf_largebatch import scaling, schedules
+from tf_largebatch.losses import SmoothedCrossEntropy
 from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB, Exclusion
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "NLAMB",
     "NNLAMB",
     "Exclusion",
+    "SmoothedCrossEntropy",
     "scaling",
     "schedules",
 ]

@@ -1,0 +1,76 @@
+"""Killed at any moment and started again by the same command: nothing is lost, bit for bit."""
+
+import csv
+import pathlib
+import random
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import tf_largebatch  # noqa: F401 (registers what the saved models hold)
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SETTINGS = {
+    "lamb": ["--optimizer=lamb"],
+    "lars": ["--optimizer=lars", "--learning_rate=1.0"],
+    "nlamb, two replicas": ["--optimizer=nlamb", "--num_replicas=2"],
+    "nnlamb, micro-batches": ["--optimizer=nnlamb", "--micro_batch_size=32"],
+    "lamb, float16": ["--optimizer=lamb", "--precision=mixed_float16"],
+}
+KILLS = 4  # a setting: 20 in all
+
+
+def start(model_dir, flags):
+    command = [
+        sys.executable, "-u", "train.py", "--progress=line", "--epochs=40", "--checkpoint_every=7",
+        "--global_batch_size=128", "--resume", f"--model_dir={model_dir}", *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def kill_after(process, lines):
+    """Kills once so many epochs have been reported; returns whether it was still running."""
+    for line in process.stdout:
+        if line.startswith("Epoch"):
+            lines -= 1
+            if lines == 0:
+                process.kill()
+    return process.wait() == -9
+
+
+def state(model_dir):
+    model = keras.models.load_model(model_dir / "final.keras")
+    arrays = [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+    rows = list(csv.DictReader((model_dir / "log.csv").read_text().splitlines()))
+    for row in rows:
+        row.pop("examples_per_second")
+    return arrays, rows
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_killed_runs_end_as_if_they_had_not_been(tmp_path, setting):
+    flags = SETTINGS[setting]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with start(whole, flags) as process:
+        out = process.stdout.read()
+    assert process.returncode == 0, out
+    dice = random.Random(setting)
+    kills = 0
+    while kills < KILLS:
+        with start(killed, flags) as process:
+            assert kill_after(process, dice.randint(2, 8)), "ended before it was killed"
+        kills += 1
+    with start(killed, flags) as process:
+        out = process.stdout.read()
+    assert process.returncode == 0, out
+    assert ", from update" in out
+    (arrays, rows), (other_arrays, other_rows) = state(whole), state(killed)
+    for one, other in zip(arrays, other_arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert rows == other_rows
