@@ -1,6 +1,6 @@
 """Large-batch training for Keras 3: layer-wise adaptive optimizers and what goes with them."""
 
-from tf_largebatch import scaling, schedules
+from tf_largebatch import layers, scaling, schedules
 from tf_largebatch.losses import SmoothedCrossEntropy
 from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB, Exclusion
 
@@ -14,6 +14,7 @@ __all__ = [
     "NNLAMB",
     "Exclusion",
     "SmoothedCrossEntropy",
+    "layers",
     "scaling",
     "schedules",
 ]
