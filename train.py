@@ -14,6 +14,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 import types
@@ -22,7 +23,6 @@ import typing
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import tensorflow as tf
 from absl import app, flags, logging
 
 import models
@@ -31,9 +31,10 @@ from tf_largebatch.data.batches import evaluation_batches, training_batches
 from tf_largebatch.losses import SmoothedCrossEntropy
 from tf_largebatch.recipes import Recipe
 from tf_largebatch.training import checkpoint, from_recipe, run_folder
+from tf_largebatch.training.callbacks import KeepBest, Profile, save_model
 from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
-from tf_largebatch.training.trainer import Diverged, KeepBest, Trainer, save_model
+from tf_largebatch.training.trainer import Diverged, Trainer
 
 DEFAULT_RECIPE = "lenet_digits"
 METRIC = "val_accuracy"
@@ -42,7 +43,10 @@ logging.set_verbosity(logging.WARNING)
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list_recipes", False, "List the recipes and their printed batch sizes, stop.")
 flags.DEFINE_bool("dry_run", False, "Print what would be trained, and how; then stop.")
-flags.DEFINE_enum("progress", "bar", ["bar", "line", "none"], "A bar, a line an epoch, or nothing.")
+flags.DEFINE_enum(
+    "progress", None, ["bar", "line", "none"],
+    "A bar, a line an epoch, or nothing; by default a bar in a terminal, lines elsewhere.",
+)  # fmt: skip
 
 
 def define_recipe_flags():
@@ -94,6 +98,21 @@ def recipe_from_flags():
     return recipe.replace(**given)
 
 
+def recipe_of_run():
+    """With --eval_only --model_dir: the configuration of that very run. None otherwise."""
+    if not (FLAGS.eval_only and FLAGS.model_dir):
+        return None
+    config = run_folder.read_config(FLAGS.model_dir)
+    if config is None:
+        raise ValueError(
+            f"There is no run to evaluate in model_dir. Received: {FLAGS.model_dir}, which has no "
+            f"{run_folder.CONFIG} that can be read."
+        )
+    config |= {"model_dir": FLAGS.model_dir, "eval_only": True, "resume": False}
+    config |= {"max_updates": None, "init_from": FLAGS.init_from}
+    return Recipe(**config)
+
+
 def _number(name, text):
     try:
         return float(text)
@@ -103,17 +122,59 @@ def _number(name, text):
         ) from None
 
 
+def check(recipe):
+    """Refuses what can't run, or says nothing together."""
+    absent = [
+        f"{kind} {name}"
+        for kind, name, here in (
+            ("the data", recipe.data, data.SOURCES), ("the model", recipe.model, models.MODELS),
+        )
+        if name not in here
+    ]  # fmt: skip
+    defaults = recipes.load(recipe.recipe).rows[0].recipe
+    if absent and (recipe.data, recipe.model) == (defaults.data, defaults.model):
+        raise ValueError(
+            f"The recipe {recipe.recipe} needs {' and '.join(absent)}, which this version doesn't "
+            f"have. It has {', '.join(data.SOURCES)} and {', '.join(models.MODELS)}: the recipes "
+            f"that run are {', '.join(filter(runnable, recipes.names()))}."
+        )
+    if recipe.resume and recipe.model_dir is None:
+        raise ValueError("--resume must be told which run: give its --model_dir.")
+    if recipe.eval_only and (recipe.model_dir is None) == (recipe.init_from is None):
+        raise ValueError(
+            "--eval_only must be told what to evaluate: give --model_dir or --init_from. Received: "
+            f"model_dir={recipe.model_dir}, init_from={recipe.init_from}."
+        )
+    if recipe.eval_only and recipe.max_updates is not None:
+        raise ValueError("--max_updates says nothing with --eval_only. Leave one of them out.")
+    if recipe.target_metric is not None and recipe.target_metric > 1:
+        raise ValueError(
+            "target_metric must be an accuracy, at most 1. Received: target_metric="
+            f"{recipe.target_metric:g}. For 97.5 %, pass 0.975."
+        )
+
+
+def runnable(name):
+    """Whether this version has the model and the data of a recipe."""
+    recipe = recipes.load(name).rows[0].recipe
+    return recipe.data in data.SOURCES and recipe.model in models.MODELS
+
+
 def prepare(recipe, strategy):
     """Data, model, optimizer and their length in updates, all checked; nothing is written."""
+    check(recipe)
     plan_batch(
         recipe.global_batch_size,
         replicas=strategy.num_replicas_in_sync,
         micro_batch_size=recipe.micro_batch_size,
     )
-    if recipe.max_updates is not None and recipe.eval_only:
-        raise ValueError("--max_updates says nothing with --eval_only. Leave one of them out.")
     splits = data.load(recipe.data, data_dir=recipe.data_dir)
     run = from_recipe.length(recipe, splits.train.num_examples)
+    if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
+        raise ValueError(
+            f"profile_updates must begin within the run's {run.total_updates} updates. Received: "
+            f"{recipe.profile_updates}."
+        )
     schedule = from_recipe.learning_rate_schedule(recipe, splits.train.num_examples)
     # Made once here, so that a batch larger than the data is refused before anything is written.
     training_batches(
@@ -140,7 +201,7 @@ def prepare(recipe, strategy):
         model.optimizer.build(model.trainable_variables)
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
-    return splits, run, schedule, model, optimizer
+    return splits, run, model, optimizer
 
 
 def warm_start(model, source):
@@ -166,7 +227,7 @@ def warm_start(model, source):
     model.set_weights(carrier.get_weights())
 
 
-def describe(recipe, splits, run, optimizer, model):
+def describe(recipe, splits, run, model):
     """Prints what will be trained."""
     train = splits.train
     print(
@@ -180,21 +241,17 @@ def describe(recipe, splits, run, optimizer, model):
         f"({warmup_epochs:.4g} epochs), peak rate {recipe.learning_rate:.6g}, "
         f"{recipe.schedule} decay, {recipe.precision}, seed {recipe.seed}."
     )
-    if recipe.optimizer in ("lars", "lamb", "nlamb", "nnlamb") and FLAGS.dry_run:
-        optimizer.summary()
 
 
 def train(recipe):
     """Runs the job of a recipe; returns the exit code."""
     strategy = make_strategy(recipe.strategy, num_replicas=recipe.num_replicas)
-    splits, run, _, model, optimizer = prepare(recipe, strategy)
+    splits, run, model, optimizer = prepare(recipe, strategy)
     if FLAGS.dry_run:
-        describe(recipe, splits, run, optimizer, model)
+        describe(recipe, splits, run, model)
+        from_recipe.print_exclusions(recipe, optimizer, model.trainable_variables)
         return 0
     test = evaluation_batches(splits.test, batch_size=min(512, splits.test.num_examples))
-    model_dir = recipe.model_dir or os.path.join(
-        "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
     trainer = Trainer(
         model, splits.train.images, splits.train.labels,
         global_batch_size=recipe.global_batch_size,
@@ -202,23 +259,29 @@ def train(recipe):
         updates_per_call=recipe.steps_per_loop or 20,
         jit=recipe.jit,
     )  # fmt: skip
+    model_dir = recipe.model_dir or os.path.join(
+        "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     checkpoint_dir = os.path.join(model_dir, "checkpoints")
     if recipe.eval_only:
         if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
             raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
-        if recipe.model_dir is None and recipe.init_from is None:
-            raise ValueError("--eval_only must be told what: give --model_dir or --init_from.")
         report(recipe, "evaluated", trainer.evaluate(test))
         return 0
     run_folder.open_run(model_dir, recipe, resume=recipe.resume)
     restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
     first_update, progress = restored or (0, {})
-    describe(recipe, splits, run, optimizer, model)
+    run_folder.cut_logs(model_dir, progress.get("epochs_done", 0))
+    describe(recipe, splits, run, model)
     print(f"Run folder: {model_dir}" + (f", from update {first_update}" if restored else ""))
+    layout = [*trainer.plan, recipe.jit]
+    if progress.setdefault("layout", layout) != layout:
+        print("The batch is cut otherwise than before: the run is the same but for rounding.")
     batches = training_batches(
         splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
         first_update=first_update, total_updates=run.total_updates,
     )  # fmt: skip
+    found = callbacks(recipe, model_dir, restored is not None, progress)
     try:
         updates = trainer.fit(
             batches,
@@ -227,27 +290,32 @@ def train(recipe):
             first_update=first_update,
             stop_update=recipe.max_updates,
             evaluate=lambda: trainer.evaluate(test),
-            callbacks=callbacks(recipe, model_dir, first_update, splits.train, progress),
+            callbacks=found,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=recipe.checkpoint_every,
+            cuts=profiled_updates(recipe),
             progress=progress,
-            verbose={"bar": 1, "line": 2, "none": 0}[FLAGS.progress],
+            verbose=verbosity(),
         )
+        if trainer.stop_signal is not None:
+            print(
+                f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go "
+                f"on, repeat the command with --model_dir={model_dir} --resume."
+            )
+            return 128 + trainer.stop_signal
+        logs = trainer.evaluate(test)
     except Diverged as error:
+        kept = checkpoint.paths(checkpoint_dir)
+        where = f"The last checkpoint before it: {kept[0]}." if kept else "No checkpoint was saved."
         print(
-            f"\ntrain.py: training diverged. {error} The last checkpoint before it is kept in "
-            f"{checkpoint_dir}. Try a lower --learning_rate, a longer --warmup_epochs or "
-            "--global_clipnorm.",
+            f"\ntrain.py: training diverged. {error} {where} Try a lower --learning_rate, a longer "
+            "--warmup_epochs or --global_clipnorm, in another folder.",
             file=sys.stderr,
         )
         return 3
-    if trainer.stop_signal is not None:
-        print(
-            f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go on, "
-            f"repeat the command with --model_dir={model_dir} --resume."
-        )
-        return 128 + trainer.stop_signal
-    logs = trainer.evaluate(test)
+    # A run that ends within an epoch has not been judged where it ends.
+    found[0].set_model(model)
+    found[0].on_epoch_end(progress.get("epochs_done", 0), {METRIC: logs["accuracy"]})
     save_model(model, os.path.join(model_dir, "final.keras"))
     status = "done" if updates == run.total_updates else "stopped early"
     report(
@@ -257,15 +325,18 @@ def train(recipe):
     return 0
 
 
-def callbacks(recipe, model_dir, first_update, source, progress):
-    """Keras callbacks: the best model, CSV, TensorBoard, the profiler."""
-    csv_path = os.path.join(model_dir, "log.csv")
-    epoch = first_update * recipe.global_batch_size // source.num_examples
-    run_folder.cut_csv(csv_path, epoch)
+def verbosity():
+    """Keras' verbosity: a bar where there is a terminal, lines elsewhere, unless told."""
+    told = FLAGS.progress or ("bar" if sys.stdout.isatty() else "line")
+    return {"bar": 1, "line": 2, "none": 0}[told]
+
+
+def callbacks(recipe, model_dir, resumed, progress):
+    """Keras callbacks, the one that keeps the best model first."""
     best = os.path.join(model_dir, "best.keras")
     found = [
         KeepBest(best, METRIC, progress, target=recipe.target_metric),
-        keras.callbacks.CSVLogger(csv_path, append=first_update > 0),
+        keras.callbacks.CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed),
     ]
     if importlib.util.find_spec("tensorboard") is None:
         print("No TensorBoard logs: the package tensorboard isn't installed.")
@@ -273,35 +344,13 @@ def callbacks(recipe, model_dir, first_update, source, progress):
         folder = os.path.join(model_dir, "tensorboard")
         found.append(keras.callbacks.TensorBoard(folder, write_graph=False))
     if recipe.profile_updates is not None:
-        first, last = map(int, recipe.profile_updates.split(":"))
-        found.append(Profile(os.path.join(model_dir, "profile"), first, last))
+        found.append(Profile(os.path.join(model_dir, "profile"), *profiled_updates(recipe)))
     return found
 
 
-class Profile(keras.callbacks.Callback):
-    """Profiles the host calls that hold the updates from `first` to before `last`."""
-
-    def __init__(self, folder, first, last):
-        super().__init__()
-        self.folder, self.first, self.last, self.running = folder, first, last, False
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Starts at `first`."""
-        update = int(self.model.optimizer.iterations)
-        if not self.running and self.first <= update < self.last:
-            tf.profiler.experimental.start(self.folder)
-            self.running = True
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stops at `last`."""
-        if self.running and int(self.model.optimizer.iterations) >= self.last:
-            self.on_train_end()
-
-    def on_train_end(self, logs=None):
-        """Stops, if the run ends before `last`."""
-        if self.running:
-            tf.profiler.experimental.stop()
-            self.running = False
+def profiled_updates(recipe):
+    """(first, last) of --profile_updates, or ()."""
+    return tuple(map(int, recipe.profile_updates.split(":"))) if recipe.profile_updates else ()
 
 
 def report(recipe, status, logs, **more):
@@ -315,13 +364,13 @@ def report(recipe, status, logs, **more):
         **{name: round(value, 6) for name, value in logs.items()},
         **{name: value for name, value in more.items() if value is not None},
     }
-    print("RESULT " + json.dumps(result))
+    print("RESULT " + json.dumps(result, allow_nan=False))
 
 
 def list_recipes():
     """Prints each recipe with its printed batch sizes."""
     for name in recipes.names():
-        print(recipes.load(name))
+        print(recipes.load(name), "" if runnable(name) else "(not runnable yet)")
 
 
 def main(arguments):
@@ -332,14 +381,39 @@ def main(arguments):
         if FLAGS.list_recipes:
             list_recipes()
             return 0
-        return train(recipe_from_flags())
-    except (ValueError, ImportError) as error:
+        return train(recipe_of_run() or recipe_from_flags())
+    except (ValueError, ImportError, OSError) as error:
         if os.environ.get("TRACEBACK"):
             raise
         print(f"train.py: {error}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt as stop:  # outside the loop, or a second time within it
+        number = stop.args[0] if stop.args else signal.SIGINT
+        print(
+            f"\ntrain.py: stopped by {number.name}. What its folder held before is kept; "
+            "--model_dir and --resume go on from its last checkpoint.",
+            file=sys.stderr,
+        )
+        return 128 + number
+
+
+def _interrupt(number, _):
+    raise KeyboardInterrupt(signal.Signals(number))
+
+
+def parse_flags(arguments):
+    """absl's parsing, with its complaints in our form and with our exit code."""
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        print(f"train.py: {error} Pass --helpshort to see the flags.", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
     define_recipe_flags()
-    app.run(main)
+    signal.signal(signal.SIGTERM, _interrupt)
+    app.run(main, flags_parser=parse_flags)

@@ -129,14 +129,12 @@ def test_target_metric_stops(run, tmp_path):
 def test_max_updates_leaves_the_schedule(run, tmp_path):
     run(*SHORT, f"--model_dir={tmp_path / 'r'}", "--max_updates=6")
     row = next(csv.DictReader((tmp_path / "r" / "log.csv").read_text().splitlines()))
-    # 0.012 * (1 - 6/11): the decay still ends at update 11.
-    assert float(row["learning_rate"]) == pytest.approx(0.012 * (1 - 6 / 11), rel=1e-5)
+    # That of the epoch's last update, number 5: the decay still ends at update 11.
+    assert float(row["learning_rate"]) == pytest.approx(0.012 * (1 - 5 / 11), rel=1e-5)
 
 
 def test_profile(run, tmp_path):
-    code, _, _ = run(
-        *SHORT, "--profile_updates=2:4", "--steps_per_loop=1", f"--model_dir={tmp_path / 'r'}"
-    )
+    code, _, _ = run(*SHORT, "--profile_updates=2:4", f"--model_dir={tmp_path / 'r'}")
     assert code == 0
     assert list((tmp_path / "r" / "profile").rglob("*.xplane.pb"))
 
@@ -180,7 +178,8 @@ def test_every_schedule_trains(run, tmp_path, schedule):
     )
     assert code == 0
     rows = list(csv.DictReader((tmp_path / "r" / "log.csv").read_text().splitlines()))
-    expected = {"polynomial": 0.0, "cosine": 0.0, "piecewise": 0.012 * 0.01, "constant": 0.012}
+    falls = {"polynomial": 1 / 11, "cosine": (1 + np.cos(np.pi * 10 / 11)) / 2}
+    expected = {k: 0.012 * v for k, v in {**falls, "piecewise": 0.01, "constant": 1}.items()}
     assert float(rows[-1]["learning_rate"]) == pytest.approx(expected[schedule], abs=1e-8)
 
 
@@ -217,7 +216,8 @@ def test_flags_reach_the_optimizer(run, tmp_path):
 def test_recipes_for_models_yet_to_come_say_so(run):
     code, _, err = run("--recipe=bert_lamb", "--dry_run")
     assert code == 2
-    assert "wikipedia_books" in err
+    assert "bert_lamb needs the data wikipedia_books and the model bert_large" in err
+    assert "lenet_digits" in err
 
 
 REFUSED = {
@@ -244,6 +244,9 @@ REFUSED = {
     "pattern but for case": (["--exclude_from_weight_decay=CONV1"], "matches no variable"),
     "no init_from": (["--init_from=nowhere.keras"], "nowhere.keras"),
     "eval_only of nothing": (["--eval_only"], "--eval_only"),
+    "resume of nothing": (["--resume"], "--model_dir"),
+    "percent for a share": (["--target_metric=97"], "0.975"),
+    "profile beyond the run": (["--profile_updates=400:401"], "337 updates"),
     "profile range": (["--profile_updates=4"], "profile_updates"),
     "stray argument": (["now"], "Received: now"),
 }
@@ -299,7 +302,7 @@ def test_model_dir_that_cannot_be_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder.os, "makedirs", refuse)
     code, _, err = run(*SHORT, f"--model_dir={tmp_path / 'r'}")
     assert code == 2
-    assert "can't be written to" in err
+    assert "can't be read or written" in err
     assert "Permission denied" in err
 
 
@@ -366,6 +369,93 @@ def test_divergence_stops_with_a_message(run, tmp_path):
             assert all(np.isfinite(file[k]).all() for k in file.files if file[k].dtype.kind == "f")
 
 
+def test_evaluation_that_is_not_finite_is_divergence(run, tmp_path):
+    """One huge step: the loss before it is finite, and there is none after it."""
+    code, out, err = run(
+        "--progress=none", "--optimizer=sgd", "--learning_rate=1e38", "--warmup_epochs=0",
+        "--global_batch_size=1437", "--epochs=2", "--max_updates=1", f"--model_dir={tmp_path / 'r'}",
+    )  # fmt: skip
+    assert code == 3
+    assert "training diverged" in err
+    assert "RESULT" not in out
+    assert not (tmp_path / "r" / "final.keras").exists()
+    assert not (tmp_path / "r" / "best.keras").exists()
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_kill_around_the_checkpoint_at_an_epochs_end(run, tmp_path, monkeypatch, cut):
+    """Logs, best and TensorBoard points are those of a run that wasn't killed."""
+    from tf_largebatch.training import checkpoint
+
+    flags = [*SHORT, "--global_batch_size=479", "--checkpoint_every=1", "--epochs=3"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _, out, _ = run(*flags, f"--model_dir={whole}")
+    save = checkpoint.save
+
+    def die(*arguments, update, **options):
+        if update == 6 and cut == "before":
+            raise SystemExit(9)
+        save(*arguments, update=update, **options)
+        if update == 6:
+            raise SystemExit(9)
+
+    monkeypatch.setattr(checkpoint, "save", die)
+    with pytest.raises(SystemExit):
+        run(*flags, f"--model_dir={killed}")
+    monkeypatch.undo()
+    (killed / "checkpoints" / "unfinished-1-update-00000007.npz").write_bytes(b"half")
+    _, again, _ = run(*flags, f"--model_dir={killed}", "--resume")
+    assert result(again)["best"] == result(out)["best"]
+    assert result(again)["accuracy"] == result(out)["accuracy"]
+    assert not list(killed.rglob("unfinished-*"))
+    logs = [list(csv.reader((d / "log.csv").read_text().splitlines())) for d in (whole, killed)]
+    speed = logs[0][0].index("examples_per_second")
+    for one, other in zip(*logs, strict=True):
+        assert one[:speed] + one[speed + 1 :] == other[:speed] + other[speed + 1 :]
+    assert epoch_points(killed) == epoch_points(whole) == [0, 1, 2]
+
+
+def epoch_points(folder):
+    import tensorflow as tf
+
+    steps = []
+    for path in sorted((folder / "tensorboard" / "train").glob("events.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            steps += [event.step for value in event.summary.value if value.tag == "epoch_loss"]
+    return steps
+
+
+def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
+    flags = [*SHORT, "--global_batch_size=128", f"--model_dir={tmp_path / 'r'}"]
+    _, first, _ = run(*flags)
+    log = (tmp_path / "r" / "log.csv").read_text()
+    _, again, _ = run(*flags, "--resume")
+    assert result(again) == result(first)
+    assert (tmp_path / "r" / "log.csv").read_text() == log
+
+
+def test_resuming_after_the_target_stops_at_once(run, tmp_path):
+    flags = [*SHORT, "--target_metric=0.05", f"--model_dir={tmp_path / 'r'}"]
+    _, first, _ = run(*flags)
+    _, again, _ = run(*flags, "--resume")
+    assert result(again) == result(first)
+
+
+def test_resuming_with_another_layout_says_so(run, tmp_path):
+    flags = [*SHORT, f"--model_dir={tmp_path / 'r'}"]
+    run(*flags, "--max_updates=4")
+    _, out, _ = run(*flags, "--resume", "--micro_batch_size=64")
+    assert "the same but for rounding" in out
+
+
+def test_dry_run_of_keras_optimizers_shows_exclusions(run):
+    _, out, _ = run("--dry_run", "--optimizer=adamw")
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if "/" in line}
+    assert lines["conv1/kernel"][2] == "yes"
+    assert lines["conv1/bias"][2] == "no"
+
+
 def process(*arguments, **options):
     return subprocess.Popen(
         [sys.executable, "-u", "train.py", *arguments], cwd=ROOT, text=True,
@@ -392,6 +482,6 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
 def test_bad_flag_on_the_command_line(tmp_path):
     with process("--epoch=3") as running:
         out = running.stdout.read()
-        assert running.wait(60) != 0
-    assert "Unknown command line flag 'epoch'" in out
+        assert running.wait(60) == 2
+    assert "train.py: Unknown command line flag 'epoch'" in out
     assert "Traceback" not in out

@@ -40,12 +40,8 @@ def save(directory, model, *, update, progress, keep=3):
     Raises:
         NonFiniteWeightsError: if a weight is NaN or infinite; nothing is written.
     """
+    check_finite(model, update)
     arrays = _state(model)
-    for key, array in arrays.items():
-        if key.startswith("model/") and not np.isfinite(_comparable(array)).all():
-            raise NonFiniteWeightsError(
-                f"After update {update} the variable {key.split('/', 2)[2]} holds NaN or infinity."
-            )
     record = {
         "update": update,
         "progress": progress,
@@ -60,6 +56,15 @@ def save(directory, model, *, update, progress, keep=3):
     for old in paths(directory)[keep:]:
         os.remove(old)
     return path
+
+
+def check_finite(model, update):
+    """Raises NonFiniteWeightsError if a variable of the model is NaN or infinite."""
+    for variable in model.variables:
+        if not np.isfinite(_comparable(variable.numpy())).all():
+            raise NonFiniteWeightsError(
+                f"After update {update} the variable {variable.path} holds NaN or infinity."
+            )
 
 
 def restore(directory, model):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import keras
 
 from tf_largebatch import schedules
-from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB
-from tf_largebatch.optimizers.exclusions import resolve, variable_path
+from tf_largebatch.optimizers import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB, Exclusion
+from tf_largebatch.optimizers.exclusions import format_table, resolve, variable_path
 from tf_largebatch.scaling import epochs_to_updates
 
 _OURS = {"lars": LARS, "lamb": LAMB, "nlamb": NLAMB, "nnlamb": NNLAMB}
@@ -166,6 +166,21 @@ def optimizer(recipe, learning_rate, variables):
         made.exclude_from_weight_decay(var_list=excluded)
     made.build(variables)
     return made
+
+
+def print_exclusions(recipe, optimizer, variables):
+    """Prints which variables the built optimizer decays and adapts, Keras' own included."""
+    if recipe.optimizer in _OURS:
+        optimizer.summary()
+        return
+    decays = bool(optimizer.weight_decay)
+    rows = []
+    for v in variables:
+        decayed = decays and optimizer._use_weight_decay(v)
+        pattern = "exclude_from_weight_decay" if decays and not decayed else None
+        adapted = recipe.optimizer == "keras_lamb"
+        rows.append(Exclusion(variable_path(v), tuple(v.shape), decayed, adapted, pattern, None))
+    print(format_table(rows))
 
 
 def switch_optimizer(recipe, name):

@@ -1,9 +1,12 @@
 """The folder of a run: whose it is, what it holds, and what resuming does to its logs."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
+
+import tensorflow as tf
 
 from tf_largebatch.training.checkpoint import replacing
 
@@ -33,24 +36,34 @@ def open_run(model_dir, recipe, *, resume):
         raise ValueError(
             f"model_dir must be a folder. Received: {model_dir}, which is a file. Name another."
         )
-    held = sorted(os.listdir(model_dir)) if os.path.isdir(model_dir) else []
-    if held and not resume:
-        raise ValueError(
-            f"model_dir isn't empty. Received: {model_dir}, which holds {', '.join(held[:4])}. "
-            "Pass --resume to go on with the run in it, or name another folder."
-        )
     path = os.path.join(model_dir, CONFIG)
-    if held:
-        _check_same_run(path, json.loads(json.dumps(config)), model_dir)
     try:
+        held = sorted(os.listdir(model_dir)) if os.path.isdir(model_dir) else []
+        if held and not resume:
+            raise ValueError(
+                f"model_dir isn't empty. Received: {model_dir}, which holds {', '.join(held[:4])}. "
+                "Pass --resume to go on with the run in it, or name another folder."
+            )
+        if held:
+            _check_same_run(path, json.loads(json.dumps(config)), model_dir)
+            _remove_unfinished(model_dir)
+            return
         os.makedirs(model_dir, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(config, indent=1) + "\n").encode())
     except OSError as error:
         raise ValueError(
-            f"model_dir can't be written to. Received: {model_dir} ({error.strerror}). Name a "
+            f"model_dir can't be read or written. Received: {model_dir} ({error.strerror}). Name a "
             "folder that you may write to."
         ) from None
+
+
+def _remove_unfinished(model_dir):
+    """What a killed run was writing."""
+    for folder in (model_dir, os.path.join(model_dir, "checkpoints")):
+        for name in os.listdir(folder) if os.path.isdir(folder) else []:
+            if name.startswith("unfinished-"):
+                os.remove(os.path.join(folder, name))
 
 
 def _check_same_run(path, config, model_dir):
@@ -88,13 +101,32 @@ def read_config(model_dir):
         return None
 
 
-def cut_csv(path, first_epoch):
-    """Drops the rows of a CSVLogger's file from `first_epoch` on: they will be written again."""
-    if not os.path.exists(path):
-        return
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < first_epoch]
-    lines = [",".join(row) + "\n" for row in [*rows[:1], *kept]] if kept else []
-    with replacing(path) as file:
-        file.write("".join(lines).encode())
+def cut_logs(model_dir, epochs_done):
+    """Drops what log.csv and TensorBoard's files hold of later epochs: it will come again."""
+    path = os.path.join(model_dir, "log.csv")
+    if os.path.exists(path):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epochs_done]
+        lines = [",".join(row) + "\r\n" for row in [*rows[:1], *kept]] if kept else []
+        with replacing(path) as file:
+            file.write("".join(lines).encode())
+    for folder, _, names in os.walk(os.path.join(model_dir, "tensorboard")):
+        for name in names:
+            if "tfevents" in name:
+                _cut_events(os.path.join(folder, name), epochs_done)
+
+
+def _cut_events(path, epochs_done):
+    kept = []
+    with contextlib.suppress(tf.errors.DataLossError):  # the last record, if a kill cut it short
+        for record in tf.data.TFRecordDataset(path):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            if not event.HasField("summary") or event.step < epochs_done:
+                kept.append(record.numpy())
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"unfinished-{name}")
+    with tf.io.TFRecordWriter(temporary) as writer:
+        for record in kept:
+            writer.write(record)
+    os.replace(temporary, path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
@@ -86,13 +85,15 @@ class Trainer:
         """Loss and metrics over (inputs, labels, mask) batches, by name, as floats.
 
         Each example counts once, whatever the batch size and the number of replicas: a filling,
-        whose mask is 0, counts for nothing.
+        whose mask is 0, counts for nothing. Raises Diverged if the loss isn't finite.
         """
         self.model.reset_metrics()
         for batch in self.distribute(batches):
             self.run_evaluation(batch)
         logs = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         self.model.reset_metrics()
+        if not math.isfinite(logs["loss"]):
+            raise Diverged(f"The loss of the evaluation is {logs['loss']}.")
         return logs
 
     def fit(
@@ -107,6 +108,7 @@ class Trainer:
         callbacks=(),
         checkpoint_dir=None,
         checkpoint_every=None,
+        cuts=(),
         progress=None,
         verbose=1,
     ):
@@ -123,14 +125,19 @@ class Trainer:
             callbacks: Keras callbacks. `model.stop_training` ends the run.
             checkpoint_dir: where to save, at the end, on SIGINT and SIGTERM, and
             checkpoint_every: after every so many updates; None: after each epoch.
-            progress: dict that is saved along; callbacks may change it.
+            cuts: updates at which a host call must end, for callbacks that act there.
+            progress: dict that is saved along; callbacks may change it. "epochs_done" is ours.
             verbose: Keras' progress bar: 0 none, 1 a bar, 2 a line an epoch.
 
         Returns:
             The number of updates done. `stop_signal` holds the signal that ended it, or None.
 
         Raises:
-            Diverged: at the first loss, or at a checkpoint the first weight, that isn't finite.
+            Diverged: at the first loss that isn't finite, or at the end of an epoch and of the
+                run the first weight.
+
+        The logs of an epoch hold the learning rate of its last update, and examples a second of
+        wall time since the epoch began (in the first epoch, tracing included).
         """
         model = self.model
         global_batch_size = self.plan.global_batch_size
@@ -150,10 +157,7 @@ class Trainer:
 
         def save(update):
             if checkpoint_dir is not None:
-                try:
-                    checkpoint.save(checkpoint_dir, model, update=update, progress=progress)
-                except checkpoint.NonFiniteWeightsError as error:
-                    raise Diverged(str(error)) from None
+                checkpoint.save(checkpoint_dir, model, update=update, progress=progress)
 
         iterator = iter(self.distribute(batches))
         update, saved_at = first_update, first_update
@@ -170,26 +174,35 @@ class Trainer:
                         {"verbose": verbose, "epochs": epochs, "steps": epoch_end - epoch_start}
                     )
                     callback_list.on_epoch_begin(epoch)
-                    logs = {}
+                    logs, began_at, began = {}, update, time.perf_counter()
                     while update < min(epoch_end, end) and self.stop_signal is None:
-                        count = min(self.updates_per_call, min(epoch_end, end) - update)
+                        stops = [epoch_end, end, update + self.updates_per_call]
+                        stops += [cut for cut in cuts if cut > update]
                         if checkpoint_every:
-                            count = min(count, checkpoint_every - update % checkpoint_every)
+                            stops.append(update + checkpoint_every - update % checkpoint_every)
+                        count = min(stops) - update
                         callback_list.on_train_batch_begin(update - epoch_start)
                         logs = self._call(iterator, update, count)
                         update += count
+                        examples = (update - began_at) * global_batch_size
+                        logs["examples_per_second"] = examples / (time.perf_counter() - began)
                         callback_list.on_train_batch_end(update - epoch_start - 1, logs)
-                        if checkpoint_every and update % checkpoint_every == 0:
+                        due = checkpoint_every and update % checkpoint_every == 0
+                        if due and update < epoch_end:
                             save(update)
                             saved_at = update
                     if update == epoch_end:
+                        _check_weights(model, update)
                         if evaluate is not None:
                             logs |= {f"val_{k}": v for k, v in evaluate().items()}
                         callback_list.on_epoch_end(epoch, logs)
-                        if not checkpoint_every:
+                        progress["epochs_done"] = epoch + 1
+                        # After the evaluation, so that what it found is saved along.
+                        if not checkpoint_every or due:
                             save(update)
                             saved_at = update
                 if saved_at != update:
+                    _check_weights(model, update)
                     save(update)
             finally:
                 callback_list.on_train_end()
@@ -197,18 +210,29 @@ class Trainer:
 
     def _call(self, iterator, update, count):
         """Runs `count` updates from `update` on; returns the logs, or raises Diverged."""
-        started = time.perf_counter()
         first_bad = int(self.run_updates(iterator, tf.constant(count)))
-        seconds = time.perf_counter() - started
         logs = {k: float(v) for k, v in self.model.get_metrics_result().items()}
-        learning_rate = float(np.asarray(self.model.optimizer.learning_rate))
         if first_bad >= 0:
             raise Diverged(
                 f"The loss is {logs['loss']} at update {update + first_bad} "
-                f"(learning rate {learning_rate:.4g})."
+                f"(learning rate {self._rate_of(update + first_bad):.4g})."
             )
-        speed = count * self.plan.global_batch_size / seconds
-        return logs | {"learning_rate": learning_rate, "examples_per_second": speed}
+        return logs | {"learning_rate": self._rate_of(update + count - 1)}
+
+    def _rate_of(self, update):
+        """The learning rate that this update used or will use; the first one is update 0."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        rate = optimizer._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return float(rate(update))
+        return float(np.asarray(optimizer.learning_rate))
+
+
+def _check_weights(model, update):
+    try:
+        checkpoint.check_finite(model, update)
+    except checkpoint.NonFiniteWeightsError as error:
+        raise Diverged(str(error)) from None
 
 
 def build_metrics(model, inputs, labels):
@@ -235,43 +259,3 @@ def _caught_signals(trainer):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class KeepBest(keras.callbacks.Callback):
-    """Saves the model whenever a metric reaches a new best, and stops at a target.
-
-    Args:
-        path: `.keras` file of the best model.
-        metric: a name in the logs, such as "val_accuracy"; higher is better. Not the validation
-            loss, which the thesis found unreliable for large batches.
-        progress: dict; the best value so far lives in progress["best"], so that it is resumed.
-        target: stop training once the metric reaches this; None never stops.
-    """
-
-    def __init__(self, path, metric, progress, *, target=None):
-        super().__init__()
-        self.path, self.metric, self.progress, self.target = str(path), metric, progress, target
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Compares, saves, stops."""
-        value = (logs or {}).get(self.metric)
-        if value is None or math.isnan(value):
-            return
-        if value > self.progress.get("best", -math.inf):
-            self.progress["best"] = value
-            save_model(self.model, self.path)
-        if self.target is not None and value >= self.target:
-            self.progress["reached_target_at_epoch"] = epoch + 1
-            self.model.stop_training = True
-
-
-def save_model(model, path):
-    """Writes a `.keras` file whole or not at all."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"unfinished-{os.getpid()}-{name}")
-    try:
-        model.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)

@@ -1,0 +1,5 @@
+"""`python -m tf_largebatch.doctor`."""
+
+from tf_largebatch.doctor import main
+
+raise SystemExit(main())
