@@ -373,7 +373,8 @@ def test_evaluation_that_is_not_finite_is_divergence(run, tmp_path):
     """One huge step: the loss before it is finite, and there is none after it."""
     code, out, err = run(
         "--progress=none", "--optimizer=sgd", "--learning_rate=1e38", "--warmup_epochs=0",
-        "--global_batch_size=1437", "--epochs=2", "--max_updates=1", f"--model_dir={tmp_path / 'r'}",
+        "--global_batch_size=1437", "--epochs=2", "--max_updates=1",
+        f"--model_dir={tmp_path / 'r'}",
     )  # fmt: skip
     assert code == 3
     assert "training diverged" in err

@@ -9,7 +9,8 @@ for each variable beforehand. Every rule returns the new weights, the new slots 
 References: You, Gitman, Ginsburg 2017 (LARS, arXiv 1708.03888); You et al. 2020 (LAMB, arXiv
 1904.00962); You 2020, thesis, Algorithms 15-18; Dozat 2016 (the Nesterov forms). Where we depart:
 epsilon stands outside the root; an undefined ratio (a zero norm) is 1, so that zero-initialised
-variables move; Algorithm 15's factor (1 - beta_1) is left out, since the ratio cancels it.
+variables move; Algorithm 15's factor (1 - beta_1) is left out: the ratio cancels it, but where a
+variable isn't adapted, epsilon isn't 0 or something is clipped.
 """
 
 import math

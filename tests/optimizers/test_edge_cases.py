@@ -211,3 +211,12 @@ def test_constraints_are_kept(name):
     for _ in range(3):
         optimizer.apply([np.float32([5.0, -0.1])], [variable])
     assert (variable.numpy() >= 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_global_clip_spreads_what_is_not_finite(value):
+    """Not half an update: a norm that isn't finite can clip nothing."""
+    variables = [keras.Variable(np.ones(2, "float32"), name=n) for n in ("bad", "good")]
+    grads = [np.float32([value, 1.0]), np.float32([100.0, 100.0])]
+    history = run(LAMB(0.1, global_clipnorm=1.0), variables, [grads], MODE)
+    assert np.isnan(history[-1]).all()

@@ -82,6 +82,8 @@ def test_bias_and_norm_on_keras_hub_bert():
         ("layer_norm/beta", True),
         ("rms_normalization/scale", True),
         ("attention_layernorm/scale", True),
+        ("t5_layer_norm/weight", True),
+        ("dense/weight", False),
         ("dense/kernel", False),
         ("bias_table/embeddings", False),
         ("rescaling/scale", False),
@@ -190,3 +192,45 @@ def test_wrong_pattern_leaves_the_optimizer_unbuilt():
     with pytest.raises(ValueError, match="'KERNEL'"):
         optimizer.build(variables("kernel"))
     assert not optimizer.built
+
+
+def test_a_frozen_layers_variables_stay_excluded():
+    """`trainable` is the user's switch; what is named stays named. No warning either way."""
+    model = resnet_block()
+    layer = model.get_layer("bn_2")
+    layer.trainable = False
+    optimizer = LAMB(exclude_from_weight_decay=list(layer.variables))
+    layer.trainable = True
+    assert excluded(optimizer, model) == {"bn_2/gamma", "bn_2/beta"}
+
+
+def test_a_variable_excludes_no_namesake():
+    from tf_largebatch.optimizers.exclusions import resolve
+
+    paths = ["encoder/dense/kernel", "dense/kernel"]
+    assert resolve(paths, ["^encoder/dense/kernel$"], "x") == ["^encoder/dense/kernel$", None]
+    # As a loaded Sequential has it, without the model's name:
+    assert resolve(["dense/kernel"], ["^model/dense/kernel$"], "x") == ["^model/dense/kernel$"]
+    with pytest.warns(UserWarning, match="2 variables share the path"):
+        resolve(["dense/kernel"] * 2, ["^dense/kernel$"], "x")
+
+
+def test_near_miss_begins_at_a_word():
+    with pytest.warns(UserWarning, match="'bn'.*matches no variable"):
+        table(LAMB(exclude_from_weight_decay=["bn"]), "sub_net")
+    with pytest.raises(ValueError, match="'layernorm'"):
+        table(LAMB(exclude_from_weight_decay=["layernorm"]), "my_layer_norm")
+
+
+def test_empty_pattern_and_no_list_are_refused():
+    with pytest.raises(ValueError, match="empty pattern"):
+        LAMB(exclude_from_weight_decay=["bias", ""])
+    with pytest.raises(ValueError, match="Received: 5"):
+        LAMB(exclude_from_weight_decay=5)
+
+
+def test_weight_decay_changed_after_build():
+    optimizer = LAMB(weight_decay=None, exclude_from_weight_decay=["b"])
+    assert [row.decayed for row in table(optimizer, "a", "b").values()] == [False, False]
+    optimizer.weight_decay = 0.5
+    assert [row.decayed for row in optimizer.exclusion_table()] == [True, False]

@@ -91,7 +91,7 @@ def test_optax_lamb_with_mask():
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_optax_lars_with_masks(nesterov):
-    """optax's rate stands outside the momentum, and its ratio is of the joint norm."""
+    """optax's ratio is of the joint norm; its masks are lists here."""
     optax = pytest.importorskip("optax")
     mask = {"kernel": True, "bias": False}
     theirs = optax_after(

@@ -71,7 +71,7 @@ def test_keras_clips_before_the_reduction():
 
 
 def fitted(name, replicas, *, batch_size=32, **options):
-    """Weights after 20 epochs of `fit`."""
+    """Weights after 10 epochs of `fit`."""
     random = np.random.default_rng(0)
     x = random.normal(size=(64, 4)).astype("float32")
     y = random.normal(size=(64, 2)).astype("float32")

@@ -76,9 +76,6 @@ def test_default_config_round_trips_with_a_schedule(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_saved_model_goes_on_where_it_stopped(name, tmp_path):
-    straight = fit(fit(model_with(ALL[name](**NON_DEFAULT[name], **EXCLUSIONS))))
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
     stopped = fit(model_with(ALL[name](**NON_DEFAULT[name], **EXCLUSIONS)))
     stopped.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
@@ -86,7 +83,6 @@ def test_saved_model_goes_on_where_it_stopped(name, tmp_path):
     tables = [m.optimizer.exclusion_table() for m in (loaded, stopped)]
     assert [row[1:] for row in tables[0]] == [row[1:] for row in tables[1]]
     np.testing.assert_allclose(weights(fit(loaded)), weights(fit(stopped)), rtol=1e-6)
-    assert weights(straight).shape == weights(loaded).shape
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -168,7 +164,7 @@ def test_state_that_does_not_fit_changes_nothing(saver, loader, words):
     before = [v.numpy().copy() for v in target.variables]
     with pytest.raises(ValueError, match=words) as error:
         target.load_own_variables(saved(source))
-    assert "Nothing was loaded" in str(error.value)
+    assert "Nothing of it was loaded" in str(error.value)
     assert "v0" in str(error.value)
     for variable, value in zip(target.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
@@ -220,3 +216,43 @@ def test_weights_for_inference_load_without_optimizer_state(tmp_path):
 def test_refused_arguments(cls, options, words):
     with pytest.raises(ValueError, match=words):
         cls(**options)
+
+
+def test_a_model_saved_before_training_loads(tmp_path):
+    model_with(LAMB(0.1)).save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match="the file holds none"):
+        keras.models.load_model(tmp_path / "m.keras")
+
+
+def test_a_rate_that_became_a_schedule_is_no_misfit():
+    source = built(LAMB, (2,), learning_rate=0.5)
+    target = built(LAMB, (2,), learning_rate=schedules.LinearWarmup(0.1, 10))
+    source._slots["velocity"][0].assign([3.0, 4.0])
+    target.load_own_variables(saved(source))
+    np.testing.assert_array_equal(target._slots["velocity"][0].numpy(), [3.0, 4.0])
+    source.load_own_variables(saved(target))
+
+
+def test_state_of_keras_own_is_refused_by_name(tmp_path):
+    first = fit(model_with(keras.optimizers.Adam(0.1)))
+    first.save_weights(tmp_path / "m.weights.h5")
+    second = model_with(LAMB(0.1))
+    second.optimizer.build(second.trainable_variables)
+    with pytest.raises(ValueError, match="another kind of optimizer.*skip_mismatch=True"):
+        second.load_weights(tmp_path / "m.weights.h5")
+    with pytest.warns(UserWarning, match="doesn't fit"):
+        second.load_weights(tmp_path / "m.weights.h5", skip_mismatch=True)
+
+
+def test_average_with_a_layer_frozen_later():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(16, 4)).astype("float32"), random.normal(size=(16, 4))
+    layers = [keras.layers.Dense(4, use_bias=False, name=n) for n in "pq"]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile(LAMB(0.1, use_ema=True), loss="mse")
+    model.fit(x, y, verbose=0)
+    model.layers[0].trainable = False
+    model.fit(x, y, verbose=0)
+    # `fit` ends by giving the variables that are still trainable their own averages.
+    _, average = model.optimizer._model_variables_moving_average
+    np.testing.assert_array_equal(layers[1].kernel.numpy(), average.numpy())

@@ -1,6 +1,7 @@
 """The shell around the layer-wise rules: slots, exclusions, clipping, averaging, saved state."""
 
 import json
+import numbers
 import warnings
 
 import keras
@@ -57,11 +58,11 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         global_clipnorm=None,
         **base,
     ):
-        if isinstance(learning_rate, (int, float)):
+        if isinstance(learning_rate, numbers.Real):
             learning_rate = arguments.real("learning_rate", learning_rate, low=0.0)
         weight_decay = arguments.optional_real("weight_decay", weight_decay, low=0.0)
         steps = base.get("gradient_accumulation_steps")
-        if steps is not None and (not isinstance(steps, int) or steps < 2):
+        if steps is not None and (not isinstance(steps, numbers.Integral) or steps < 2):
             raise ValueError(
                 "`gradient_accumulation_steps` must be None or an integer >= 2. "
                 f"Received: gradient_accumulation_steps={steps!r}"
@@ -80,10 +81,13 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         self.weight_norm_clip = arguments.optional_pair("weight_norm_clip", weight_norm_clip)
         self.trust_ratio_clip = arguments.optional_pair("trust_ratio_clip", trust_ratio_clip)
         # Not under the arguments' names: `exclude_from_weight_decay` is a method of Keras' base.
-        self._decay_exclusions = as_patterns(exclude_from_weight_decay, "exclude_from_weight_decay")
-        self._adaptation_exclusions = as_patterns(
+        self._decay_exclusions, silent = as_patterns(
+            exclude_from_weight_decay, "exclude_from_weight_decay"
+        )
+        self._adaptation_exclusions, more = as_patterns(
             exclude_from_layer_adaptation, "exclude_from_layer_adaptation"
         )
+        self._silent_patterns = silent | more
 
     def get_config(self):
         """The arguments, as plain Python values; `from_config` is the reverse."""
@@ -167,6 +171,10 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
             return [g * ops.cast(factor, g.dtype) for g in grads]
         return grads
 
+    def _average_of(self, variable):
+        # By index, not by place: a layer frozen since `build` shortens what Keras passes.
+        return self._model_variables_moving_average[self._get_variable_index(variable)]
+
     def _averaged(self, average, variable):
         """The moving average of the weights after this update; the first one starts it."""
         momentum = ops.where(ops.equal(self.iterations, 0), 0.0, self.ema_momentum)
@@ -180,8 +188,11 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
                 "`exclude_from_weight_decay()` must be called before the optimizer is built, that "
                 "is before the first training step. Received the call on a built optimizer."
             )
-        added = as_patterns([*(var_list or []), *(var_names or [])], "exclude_from_weight_decay")
+        added, silent = as_patterns(
+            [*(var_list or []), *(var_names or [])], "exclude_from_weight_decay"
+        )
         self._decay_exclusions = [*(self._decay_exclusions or []), *added]
+        self._silent_patterns |= silent
 
     def exclusion_table(self):
         """Which variables are decayed and adapted.
@@ -198,7 +209,8 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
                 f"{type(self).__name__} has no exclusion table before it is built. Call "
                 "`optimizer.build(model.trainable_variables)` first."
             )
-        return list(self._exclusions)
+        decays = bool(self.weight_decay)
+        return [row._replace(decayed=row.decayed and decays) for row in self._exclusions]
 
     def summary(self, print_fn=print):
         """Prints the exclusion table."""
@@ -206,14 +218,15 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
 
     def _resolve_exclusions(self, variables):
         paths = [variable_path(v) for v in variables]
-        decay = resolve(paths, self._decay_exclusions or [], "exclude_from_weight_decay")
+        silent = self._silent_patterns
+        decay = resolve(paths, self._decay_exclusions or [], "exclude_from_weight_decay", silent)
         adaptation = decay
         if self._adaptation_exclusions is not None:
             adaptation = resolve(
-                paths, self._adaptation_exclusions, "exclude_from_layer_adaptation"
+                paths, self._adaptation_exclusions, "exclude_from_layer_adaptation", silent
             )
         return tuple(
-            Exclusion(path, tuple(v.shape), bool(self.weight_decay) and d is None, a is None, d, a)
+            Exclusion(path, tuple(v.shape), d is None, a is None, d, a)
             for path, v, d, a in zip(paths, variables, decay, adaptation, strict=True)
         )
 
@@ -250,17 +263,21 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
             ValueError: if variables, slots or shapes differ from this optimizer's.
         """
         saved = {key: np.array(store[key]) for key in store.keys()}  # noqa: SIM118 (no mapping)
-        if not saved or not self.built:
-            reason = "it is not built yet" if saved else "the file holds none"
+        treatments = saved.pop("exclusions", None)
+        state = self._named_state()
+        # A rate that has become a schedule since, or was one, is no difference of the state.
+        for rate in {"learning_rate"} & (saved.keys() ^ state.keys()):
+            saved.pop(rate, None), state.pop(rate, None)
+        if not self.built or not saved.keys() - {"iteration", "learning_rate"}:
+            reason = "the file holds none" if self.built else "it is not built yet"
             warnings.warn(
                 f"The state of optimizer '{self.name}' was not loaded: {reason}. To load it, save "
-                "a compiled model after a training step, and call "
+                "a model after a training step, and call "
                 "`optimizer.build(model.trainable_variables)` before loading.",
                 stacklevel=2,
             )
             return
-        treatments = bytes(saved.pop("exclusions", np.array([], np.uint8))).decode() or "[]"
-        state = self._named_state()
+        treatments = json.loads(bytes(treatments).decode()) if treatments is not None else []
         wrong = [f"{key} is missing" for key in state.keys() - saved.keys()]
         wrong += [f"{key} is not expected" for key in saved.keys() - state.keys()]
         wrong += [
@@ -270,24 +287,28 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         ]
         if wrong:
             more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            paths = [path for path, *_ in json.loads(treatments)]
+            paths = ", ".join(path for path, *_ in treatments)[:300]
+            origin = f"for the variables {paths}" if paths else "by another kind of optimizer"
             raise ValueError(
                 f"The saved state doesn't fit optimizer '{self.name}' ({type(self).__name__}, "
                 f"{len(self._exclusions)} variables): {'; '.join(sorted(wrong)[:5])}{more}. "
-                "Nothing was loaded. Load it into the same model with the same optimizer settings. "
-                f"It was saved for {len(paths)} variables: {', '.join(paths)[:300]}"
+                f"Nothing of it was loaded. It was saved {origin}. Load it into the same model "
+                "with the same optimizer settings, or do without it: "
+                "`load_weights(..., skip_mismatch=True)` loads the model's weights alone."
             )
         for key, variable in state.items():
             variable.assign(saved[key])
-        self._warn_of_other_exclusions(json.loads(treatments))
+        self._warn_of_other_exclusions(treatments)
 
     def _treatments(self):
-        return json.dumps([(row.variable, row.decayed, row.adapted) for row in self._exclusions])
+        return json.dumps(
+            [(row.variable, row.decayed, row.adapted) for row in self.exclusion_table()]
+        )
 
     def _warn_of_other_exclusions(self, saved):
         changed = [
             row.variable
-            for row, (_, *saved_as) in zip(self._exclusions, saved, strict=False)
+            for row, (_, *saved_as) in zip(self.exclusion_table(), saved, strict=False)
             if saved_as != [row.decayed, row.adapted]
         ]
         if changed:
@@ -306,6 +327,6 @@ def _list_or_none(patterns):
     return None if patterns is None else list(patterns)
 
 
-def _clip_factor(norm_value, limit):
-    # A NaN norm gives 1: a NaN stays where it arose, and infinity spreads as NaN.
-    return ops.where(norm_value > limit, limit / norm_value, 1.0)
+def _clip_factor(size, limit):
+    # A norm that isn't finite makes all NaN that it would have clipped: no half-clipped update.
+    return ops.where(ops.isfinite(size), ops.where(size > limit, limit / size, 1.0), np.nan)

@@ -42,9 +42,8 @@ class StatelessUpdates:
         overwrite = None
         if self.ema_overwrite_frequency:
             overwrite = ops.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
-        for variable, average in zip(
-            self._trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable in self._trainable_variables:
+            average = self._average_of(variable)
             if average is None:
                 continue
             average.assign(self._averaged(average, variable))
@@ -54,8 +53,7 @@ class StatelessUpdates:
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         # A copy: were the two to share a buffer, the next `fit` would donate it twice, and fail.
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable in trainable_variables:
+            average = self._average_of(variable)
             if average is not None:
                 variable.assign(ops.copy(ops.cast(average, variable.dtype)))

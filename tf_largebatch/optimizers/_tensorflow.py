@@ -25,7 +25,7 @@ class TensorFlowUpdates:
             steps = self.gradient_accumulation_steps
             is_update = tf.equal((_native(self._iterations) + 1) % steps, 0)
             totals = [
-                self._accumulated_gradients[self._get_variable_index(v)] + g
+                tf.add(_native(self._accumulated_gradients[self._get_variable_index(v)]), g)
                 for g, v in zip(grads, variables, strict=True)
             ]
             grads = [total / steps for total in totals]
@@ -55,14 +55,13 @@ class TensorFlowUpdates:
             tf.cond(is_update, apply, lambda: self.assign(accumulator, total))
 
         def average(variable, is_update):
-            index = self._get_variable_index(variable)
-            average = _native(self._model_variables_moving_average[index])
+            mean = _native(self._average_of(variable))
 
             def apply():
-                average.assign(self._averaged(average, variable))
+                mean.assign(self._averaged(mean, variable))
                 if self.ema_overwrite_frequency:
                     due = tf.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
-                    tf.cond(due, lambda: self.assign(variable, average), lambda: None)
+                    tf.cond(due, lambda: self.assign(variable, mean), lambda: None)
 
             if is_update is None:
                 apply()
@@ -74,18 +73,15 @@ class TensorFlowUpdates:
             args = (grad, total, learning_rate, is_update)
             strategy.extended.update(variable, update, args=args, group=False)
         if self.use_ema:
-            for variable, slot in zip(
-                self._trainable_variables, self._model_variables_moving_average, strict=True
-            ):
-                if slot is not None:
+            for variable in self._trainable_variables:
+                if self._average_of(variable) is not None:
                     strategy.extended.update(
                         _native(variable), average, args=(is_update,), group=False
                     )
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable in trainable_variables:
+            average = self._average_of(variable)
             if average is not None:
                 self._distribution_strategy.extended.update(
                     _native(variable), self.assign, args=(_native(average),)

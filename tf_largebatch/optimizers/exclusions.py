@@ -1,13 +1,14 @@
 """Which variables are decayed and which adapted: patterns against variable paths."""
 
+import collections.abc
 import difflib
 import re
 import warnings
 from typing import NamedTuple
 
-# Biases (also those with a prefix, such as mlm_head/output_bias), and the gamma, beta and scale of
-# normalisation layers.
-BIAS_AND_NORM = r"(^|[/_])bias$|(^|/)(gamma|beta)$|(?i:norm)[^/]*/scale$"
+# Biases (also those with a prefix, such as mlm_head/output_bias), and the gamma, beta, scale and
+# weight of normalisation layers.
+BIAS_AND_NORM = r"(^|[/_])bias$|(^|/)(gamma|beta)$|(?i:norm)[^/]*/(scale|weight)$"
 
 
 class Exclusion(NamedTuple):
@@ -31,21 +32,23 @@ def as_patterns(entries, argument):
     """Checks an exclusion list and turns its variables into exact patterns.
 
     Args:
-        entries: None, a regex, or a list of regexes and `keras.Variable`s.
+        entries: None, a regex, or a list of regexes and variables.
         argument: name of the argument, for the errors.
 
     Returns:
-        None, or a list of strings.
+        (None or the list of patterns, those of them that may well match nothing: variables that
+        weren't trainable, such as a layer's moving statistics)
 
     Raises:
-        ValueError: for an entry that is neither, or a regex that doesn't compile.
+        ValueError: for an entry that is neither, an empty one, or a regex that doesn't compile.
     """
     if entries is None:
-        return None
-    if isinstance(entries, str) or hasattr(entries, "path"):
+        return None, frozenset()
+    if isinstance(entries, str) or not isinstance(entries, collections.abc.Iterable):
         entries = [entries]
-    patterns = []
+    patterns, silent = [], set()
     for entry in entries:
+        pattern = entry
         if not isinstance(entry, str):
             if not hasattr(entry, "name") or not hasattr(entry, "shape"):
                 raise ValueError(
@@ -53,38 +56,53 @@ def as_patterns(entries, argument):
                     f"variable paths) and Keras variables. Received: {entry!r} in {entries!r}. "
                     "For a layer, give its variables: [v for v in layer.variables]."
                 )
+            pattern = f"^{re.escape(variable_path(entry))}$"
             if not getattr(entry, "trainable", True):
-                continue  # a layer's moving statistics: no optimizer meets them
-            entry = _exact_pattern(variable_path(entry))
+                silent.add(pattern)
         try:
-            re.compile(entry)
+            re.compile(pattern)
         except re.error as error:
             raise ValueError(
-                f"`{argument}` must hold valid regular expressions. Received: {entry!r} "
+                f"`{argument}` must hold valid regular expressions. Received: {pattern!r} "
                 f"({error}). Escape special characters with re.escape."
             ) from None
-        patterns.append(entry)
-    return patterns
+        if not pattern:
+            raise ValueError(
+                f"`{argument}` must not hold an empty pattern, which would exclude everything. "
+                f"Received: {list(entries)!r}. Remove it; for everything, write '.'."
+            )
+        patterns.append(pattern)
+    return patterns, frozenset(silent)
 
 
-def _exact_pattern(path):
-    # A loaded Sequential's paths lack the model's own name, so that the first part is optional.
-    root, rest = path.split("/", 1) if path.count("/") > 1 else ("", path)
-    return f"^(?:{re.escape(root)}/)?{re.escape(rest)}$" if root else f"^{re.escape(rest)}$"
-
-
-def resolve(paths, patterns, argument):
+def resolve(paths, patterns, argument, silent=frozenset()):
     """For each path, the first pattern that matches it, or None.
 
-    Warns of a pattern that matches nothing.
+    A pattern of a whole path, "^model/dense/kernel$", that matches nothing is tried without its
+    first part: Keras drops a Sequential's own name from the paths of a loaded model.
+
+    Warns of a pattern that matches nothing, but for the `silent` ones, and of a whole path that
+    several variables share.
 
     Raises:
         ValueError: if such a pattern would match, but for case and underscores, a variable that no
             other pattern excludes: "layer_norm" never matched "LayerNorm".
     """
-    matched = [next((p for p in patterns if re.search(p, path)), None) for path in paths]
+    search_for = {pattern: pattern for pattern in patterns}
     for pattern in patterns:
-        if any(re.search(pattern, path) for path in paths):
+        whole = pattern.startswith("^") and pattern.endswith("$")
+        if whole and pattern.count("/") > 1 and not _any_match(pattern, paths):
+            search_for[pattern] = "^" + pattern.split("/", 1)[1]
+    matched = [next((p for p in patterns if re.search(search_for[p], x)), None) for x in paths]
+    for path, pattern in zip(paths, matched, strict=True):
+        if pattern == f"^{re.escape(path)}$" and paths.count(path) > 1:
+            warnings.warn(
+                f"{paths.count(path)} variables share the path {path!r}, and `{argument}` excludes "
+                "them all. Give their layers names of their own to tell them apart.",
+                stacklevel=3,
+            )
+    for pattern in patterns:
+        if _any_match(search_for[pattern], paths):
             continue
         missed = [
             path
@@ -97,21 +115,34 @@ def resolve(paths, patterns, argument):
                 f"{missed[:3]} if case and underscores were ignored, and no other pattern excludes "
                 f"{'it' if len(missed) == 1 else 'them'}. Correct the pattern, or remove it."
             )
-        nearest = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
-        warnings.warn(
-            f"The pattern {pattern!r} in `{argument}` matches no variable. Nearest paths: "
-            f"{nearest}. `summary()` of a built optimizer lists them all.",
-            stacklevel=3,
-        )
+        if pattern not in silent:
+            nearest = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
+            warnings.warn(
+                f"The pattern {pattern!r} in `{argument}` matches no variable. Nearest paths: "
+                f"{nearest}. `summary()` of a built optimizer lists them all.",
+                stacklevel=3,
+            )
     return matched
 
 
+def _any_match(pattern, paths):
+    return any(re.search(pattern, path) for path in paths)
+
+
 def _nearly_matches(pattern, path):
+    """Whether the pattern, less case and underscores, matches from the start of a word of path."""
     try:
         loose = re.compile(pattern.replace("_", ""), re.IGNORECASE)
     except re.error:  # the underscore was part of the syntax
         return False
-    return bool(pattern.replace("_", "")) and loose.search(path.replace("_", "")) is not None
+    places = [i for i, letter in enumerate(path) if letter != "_"]
+    hits = loose.finditer("".join(path[i] for i in places)) if pattern.strip("_") else []
+    for hit in hits:
+        if hit.start() < len(places):
+            i = places[hit.start()]
+            if i == 0 or path[i - 1] in "/_" or path[i].isupper():
+                return True
+    return False
 
 
 def format_table(rows):
