@@ -35,6 +35,7 @@ from tf_largebatch.training.callbacks import KeepBest, Profile, save_model
 from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, Trainer
+from tf_largebatch.training.warm_start import warm_start
 
 DEFAULT_RECIPE = "lenet_digits"
 METRIC = "val_accuracy"
@@ -202,29 +203,6 @@ def prepare(recipe, strategy):
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
     return splits, run, model, optimizer
-
-
-def warm_start(model, source):
-    """Loads weights, and nothing else, from a run's folder, a `.keras` or a `.weights.h5` file."""
-    path = os.path.join(source, "final.keras") if os.path.isdir(source) else source
-    if not os.path.exists(path):
-        raise ValueError(
-            f"init_from must be the folder of a finished run, a .keras or a .weights.h5 file. "
-            f"Received: {source}, where there is no {os.path.basename(path)}."
-        )
-    # A model of the same kind without an optimizer, so that the optimizer starts afresh.
-    carrier = keras.models.clone_model(model)
-    try:
-        if path.endswith(".keras"):
-            carrier.set_weights(keras.models.load_model(path, compile=False).get_weights())
-        else:
-            carrier.load_weights(path)
-    except Exception as error:  # noqa: BLE001 (Keras, h5py and zipfile raise what they like)
-        raise ValueError(
-            f"init_from can't be read as weights of {model.name}. Received: {path} "
-            f"({str(error).splitlines()[0]})."
-        ) from None
-    model.set_weights(carrier.get_weights())
 
 
 def describe(recipe, splits, run, model):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from replicas import strategy_of
 from tf_largebatch.data.batches import training_batches
 from tf_largebatch.data.source import ArraySource
 from tf_largebatch.layers import GroupBatchNormalization
@@ -41,15 +42,6 @@ def case(mean=0.0, dtype="float64"):
     x += np.arange(16).reshape(16, 1, 1) / 4 + mean  # the groups differ
     g = random.normal(size=x.shape)
     return x.astype(dtype), g.astype(dtype), np.arange(1.0, 6.0), np.arange(5.0)
-
-
-def strategy_of(replicas):
-    if replicas == 1:
-        return tf.distribute.OneDeviceStrategy("CPU:0")
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
 
 
 def run(x, g, gamma, beta, group, *, replicas=1, known=True, axis=-1, **options):

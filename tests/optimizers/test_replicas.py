@@ -4,22 +4,11 @@ import keras
 import numpy as np
 import pytest
 
+from replicas import strategy_of
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 
 pytestmark = pytest.mark.tensorflow
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
-
-
-def strategy_of(replicas):
-    import tensorflow as tf
-
-    if replicas == 1:
-        return tf.distribute.OneDeviceStrategy("CPU:0")
-    # TensorFlow's collectives on CPU allow one strategy a process: the next takes the same keys.
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
 
 
 def apply_on_replicas(make_optimizer, gradients):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from replicas import strategy_of
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, schedules
 from tf_largebatch.data.batches import evaluation_batches, training_batches
 from tf_largebatch.data.source import ArraySource
@@ -20,17 +21,6 @@ def source(n=96):
     random = np.random.default_rng(0)
     x = random.normal(size=(n, 6)).astype("float32")
     return ArraySource("gaussians", x, (x[:, 0] + x[:, 1] > 0).astype("int32"), num_classes=2)
-
-
-def strategy_of(replicas):
-    import tensorflow as tf
-
-    if replicas == 1:
-        return tf.distribute.OneDeviceStrategy("CPU:0")
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
 
 
 def rate():
