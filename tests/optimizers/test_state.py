@@ -233,15 +233,16 @@ def test_a_rate_that_became_a_schedule_is_no_misfit():
     source.load_own_variables(saved(target))
 
 
-def test_state_of_keras_own_is_refused_by_name(tmp_path):
+def test_state_of_keras_own_is_not_loaded(tmp_path):
+    """As between optimizers of Keras: the weights come, the state stays, a warning says so."""
     first = fit(model_with(keras.optimizers.Adam(0.1)))
     first.save_weights(tmp_path / "m.weights.h5")
     second = model_with(LAMB(0.1))
     second.optimizer.build(second.trainable_variables)
-    with pytest.raises(ValueError, match="another kind of optimizer.*skip_mismatch=True"):
+    with pytest.warns(UserWarning, match="another kind of optimizer"):
         second.load_weights(tmp_path / "m.weights.h5")
-    with pytest.warns(UserWarning, match="doesn't fit"):
-        second.load_weights(tmp_path / "m.weights.h5", skip_mismatch=True)
+    np.testing.assert_array_equal(weights(second), weights(first))
+    assert not any(np.any(v.numpy()) for v in second.optimizer._slots["velocity"])
 
 
 @pytest.mark.tensorflow  # on JAX Keras itself needs another `compile` here

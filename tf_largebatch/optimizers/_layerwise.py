@@ -257,7 +257,8 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         """Loads what `save_own_variables` saved: all of it or, if anything differs, nothing.
 
         Variables are told apart by their order, so that a second instance of a model loads,
-        whatever its layers are called. Warns if the saved exclusions were others.
+        whatever its layers are called. Warns if the saved exclusions were others, and if there is
+        nothing of this package's to load.
 
         Raises:
             ValueError: if variables, slots or shapes differ from this optimizer's.
@@ -268,8 +269,15 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         # A rate that has become a schedule since, or was one, is no difference of the state.
         for rate in {"learning_rate"} & (saved.keys() ^ state.keys()):
             saved.pop(rate, None), state.pop(rate, None)
-        if not self.built or not saved.keys() - {"iteration", "learning_rate"}:
-            reason = "the file holds none" if self.built else "it is not built yet"
+        reason = None
+        if not self.built:
+            reason = "it is not built yet"
+        elif not saved.keys() - {"iteration", "learning_rate"}:
+            reason = "the file holds none"
+        elif treatments is None:
+            # Keras' own optimizers, and its LossScaleOptimizer, which load_model may leave out.
+            reason = "the file holds that of another kind of optimizer"
+        if reason is not None:
             warnings.warn(
                 f"The state of optimizer '{self.name}' was not loaded: {reason}. To load it, save "
                 "a model after a training step, and call "
@@ -277,7 +285,7 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        treatments = json.loads(bytes(treatments).decode()) if treatments is not None else []
+        treatments = json.loads(bytes(treatments).decode())
         wrong = [f"{key} is missing" for key in state.keys() - saved.keys()]
         wrong += [f"{key} is not expected" for key in saved.keys() - state.keys()]
         wrong += [
@@ -288,12 +296,11 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         if wrong:
             more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             paths = ", ".join(path for path, *_ in treatments)[:300]
-            origin = f"for the variables {paths}" if paths else "by another kind of optimizer"
             raise ValueError(
                 f"The saved state doesn't fit optimizer '{self.name}' ({type(self).__name__}, "
                 f"{len(self._exclusions)} variables): {'; '.join(sorted(wrong)[:5])}{more}. "
-                f"Nothing of it was loaded. It was saved {origin}. Load it into the same model "
-                "with the same optimizer settings, or do without it: "
+                f"Nothing of it was loaded. It was saved for the variables {paths}. Load it into "
+                "the same model with the same optimizer settings, or do without it: "
                 "`load_weights(..., skip_mismatch=True)` loads the model's weights alone."
             )
         for key, variable in state.items():

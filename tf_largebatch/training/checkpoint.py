@@ -130,15 +130,23 @@ def replacing(path):
 
 
 def _variables(model):
-    """The model's variables, seed generators and metrics: everything but the optimizer's."""
-    unique = {id(v): v for v in [*model.variables, *model.metrics_variables]}
-    return {f"model/{i:05d}/{v.path}": v for i, v in enumerate(unique.values())}
+    """The model's variables and seed generators."""
+    return {f"model/{i:05d}/{v.path}": v for i, v in enumerate(model.variables)}
+
+
+def _metrics(model):
+    """The metrics' variables, by key: for each the parts that the replicas hold."""
+    split = getattr(model.distribute_strategy, "experimental_local_results", lambda v: (v,))
+    return {
+        f"metrics/{i:05d}/{v.path}": split(v.value) for i, v in enumerate(model.metrics_variables)
+    }
 
 
 def _state(model):
     optimizer = {}
     model.optimizer.save_own_variables(optimizer)
     state = {key: v.numpy() for key, v in _variables(model).items()}
+    state |= {key: np.stack([p.numpy() for p in parts]) for key, parts in _metrics(model).items()}
     return state | {f"optimizer/{key}": np.asarray(v) for key, v in optimizer.items()}
 
 
@@ -167,7 +175,9 @@ def _assign(model, arrays, path):
     wrong += [
         f"{saved[place]} has shape {arrays[saved[place]].shape}, not {current[now[place]].shape}"
         for place in now.keys() & saved.keys()
-        if arrays[saved[place]].shape != current[now[place]].shape and "exclusions" not in place
+        if arrays[saved[place]].shape != current[now[place]].shape
+        # How many replicas held a part may have changed, and what is said of exclusions.
+        and not place.startswith(("metrics/", "optimizer/exclusions"))
     ]
     if wrong:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
@@ -177,13 +187,19 @@ def _assign(model, arrays, path):
         )
     for key, variable in variables.items():
         variable.assign(arrays[saved[_place(key)]])
+    for key, parts in _metrics(model).items():
+        values = arrays[saved[_place(key)]]
+        if len(values) != len(parts):  # other replicas than before: the first takes all
+            values = [values.sum(axis=0), *[np.zeros_like(values[0])] * (len(parts) - 1)]
+        for part, value in zip(parts, values, strict=True):
+            part.assign(value)
     model.optimizer.load_own_variables(
         {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
     )
 
 
 def _place(key):
-    return key[: len("model/00000")] if key.startswith("model/") else key
+    return "/".join(key.split("/")[:2]) if key.startswith(("model/", "metrics/")) else key
 
 
 def _comparable(array):
