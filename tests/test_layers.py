@@ -139,6 +139,7 @@ def test_statistics_of_bfloat16_are_float32(replicas, group):
         assert_close(results, {name: expected[name]}, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("replicas, group", [(1, 4), (2, 4), (2, 8), (4, 4), (4, 8)])
 def test_groups_share_nothing(replicas, group, known):
@@ -210,6 +211,7 @@ def fitted(replicas, group, examples=48):
     return model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas, group", [(2, 4), (2, 16), (4, 8)])
 def test_fit_on_replicas_is_that_on_one_device(replicas, group):
     for one, other in zip(fitted(1, group), fitted(replicas, group), strict=True):
@@ -238,6 +240,7 @@ def trained(replicas, group, micro_batch_size=None):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group, layouts",
     [(4, [(1, 4), (2, None), (2, 4)]), (12, [(1, 12), (4, None)]), (24, [(2, None)])],

@@ -74,7 +74,7 @@ def fitted(name, replicas, *, batch_size=32, **options):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ALL)
 def test_replicas_equal_one_device_in_fit(name, replicas):
     clip = {"global_clipnorm": 0.1, "clipvalue": 0.05}

@@ -84,7 +84,12 @@ def assert_same(one, other, tolerance=1e-5):
     assert np.abs(one - other).max() <= tolerance * np.abs(one).max()
 
 
-@pytest.mark.parametrize("name", ALL)
+def some_slow(names, quick):
+    """All the names; those beyond the quick ones are left to `make test-slow`."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", some_slow(ALL, ("LAMB", "SGD")))
 @pytest.mark.parametrize(
     "clip", [{}, {"global_clipnorm": 0.05}, {"clipnorm": 0.02}, {"clipvalue": 0.01}]
 )
@@ -102,7 +107,7 @@ def test_replicas_and_micro_batches_equal_the_one_big_batch(name, clip):
         assert np.abs(weights(unclipped) - weights(one)).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", some_slow(OURS, ("LARS",)))
 @pytest.mark.parametrize("replicas, micro", [(1, 3), (1, 12), (2, None), (4, None), (4, 2)])
 def test_every_layout(name, replicas, micro):
     one, _ = trained(lambda: OURS[name](rate()))
@@ -110,6 +115,7 @@ def test_every_layout(name, replicas, micro):
     assert_same(one, many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_float64_for_200_updates(name):
     keras.config.set_floatx("float64")
@@ -186,7 +192,7 @@ def test_resume_on_other_replicas_and_micro_batches(tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-@pytest.mark.parametrize("batch", [4, 20, 52, 200])
+@pytest.mark.parametrize("batch", [20, 200])
 def test_evaluation_counts_each_example_once(replicas, batch):
     """96 examples in batches that don't divide them, against NumPy over all at once."""
     data = source()
