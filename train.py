@@ -7,7 +7,8 @@
     python train.py --recipe=bert_lamb --dry_run
 
 Every key of a recipe is a flag; a flag that is given wins over the recipe. Exit codes: 0 done, 2 a
-mistake in flags or files, 3 diverged, 130 and 143 stopped by SIGINT and SIGTERM (saved).
+mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or what
+--preemption_exit_code says: stopped by SIGTERM (saved), or another worker was lost; start it again.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, Trainer
 from tf_largebatch.training.warm_start import warm_start
+from tf_largebatch.training.workers import LOST_WORKER_ERRORS, is_chief, number_of_workers
 
 DEFAULT_RECIPE = "lenet_digits"
 METRIC = "val_accuracy"
@@ -223,13 +225,18 @@ def describe(recipe, splits, run, model):
 
 def train(recipe):
     """Runs the job of a recipe; returns the exit code."""
-    strategy = make_strategy(recipe.strategy, num_replicas=recipe.num_replicas)
+    strategy = make_strategy(
+        recipe.strategy, num_replicas=recipe.num_replicas, workers=recipe.workers,
+        worker_index=recipe.worker_index, tpu=recipe.tpu, tpu_zone=recipe.tpu_zone,
+        tpu_project=recipe.tpu_project,
+    )  # fmt: skip
+    if number_of_workers(strategy) > 1 and (recipe.model_dir or recipe.init_from) is None:
+        raise ValueError("With several workers, give --model_dir: one folder that all of them see.")
     splits, run, model, optimizer = prepare(recipe, strategy)
     if FLAGS.dry_run:
         describe(recipe, splits, run, model)
         from_recipe.print_exclusions(recipe, optimizer, model.trainable_variables)
         return 0
-    test = evaluation_batches(splits.test, batch_size=min(512, splits.test.num_examples))
     trainer = Trainer(
         model, splits.train.images, splits.train.labels,
         global_batch_size=recipe.global_batch_size,
@@ -237,6 +244,16 @@ def train(recipe):
         updates_per_call=recipe.steps_per_loop or 20,
         jit=recipe.jit,
     )  # fmt: skip
+    chief, replicas = is_chief(strategy), strategy.num_replicas_in_sync
+    test_batch_size = -(-min(512, splits.test.num_examples) // replicas) * replicas
+
+    def evaluate():
+        return trainer.evaluate(
+            lambda pipeline, pipelines: evaluation_batches(
+                splits.test, batch_size=test_batch_size, pipeline=pipeline, num_pipelines=pipelines
+            )
+        )
+
     model_dir = recipe.model_dir or os.path.join(
         "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -244,22 +261,29 @@ def train(recipe):
     if recipe.eval_only:
         if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
             raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
-        report(recipe, "evaluated", trainer.evaluate(test))
+        report(recipe, "evaluated", evaluate(), chief=chief)
         return 0
-    run_folder.open_run(model_dir, recipe, resume=recipe.resume)
+    trainer.workers.chief_first(
+        lambda: run_folder.open_run(model_dir, recipe, resume=recipe.resume)
+    )
     restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
     first_update, progress = restored or (0, {})
-    run_folder.cut_logs(model_dir, progress.get("epochs_done", 0))
+    if chief:
+        run_folder.cut_logs(model_dir, progress.get("epochs_done", 0))
     describe(recipe, splits, run, model)
     print(f"Run folder: {model_dir}" + (f", from update {first_update}" if restored else ""))
     layout = [*trainer.plan, recipe.jit]
     if progress.setdefault("layout", layout) != layout:
         print("The batch is cut otherwise than before: the run is the same but for rounding.")
-    batches = training_batches(
-        splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
-        first_update=first_update, total_updates=run.total_updates,
-    )  # fmt: skip
-    found = callbacks(recipe, model_dir, restored is not None, progress)
+
+    def batches(pipeline, pipelines):
+        return training_batches(
+            splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
+            first_update=first_update, total_updates=run.total_updates,
+            pipeline=pipeline, num_pipelines=pipelines,
+        )  # fmt: skip
+
+    found = callbacks(recipe, model_dir, restored is not None, progress, chief=chief)
     try:
         updates = trainer.fit(
             batches,
@@ -267,21 +291,22 @@ def train(recipe):
             total_updates=run.total_updates,
             first_update=first_update,
             stop_update=recipe.max_updates,
-            evaluate=lambda: trainer.evaluate(test),
+            evaluate=evaluate,
             callbacks=found,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=recipe.checkpoint_every,
             cuts=profiled_updates(recipe),
             progress=progress,
-            verbose=verbosity(),
+            verbose=verbosity() if chief else 0,
         )
         if trainer.stop_signal is not None:
             print(
                 f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go "
                 f"on, repeat the command with --model_dir={model_dir} --resume."
             )
-            return 128 + trainer.stop_signal
-        logs = trainer.evaluate(test)
+            preempted = trainer.stop_signal == signal.SIGTERM
+            return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
+        logs = evaluate()
     except Diverged as error:
         kept = checkpoint.paths(checkpoint_dir)
         where = f"The last checkpoint before it: {kept[0]}." if kept else "No checkpoint was saved."
@@ -294,10 +319,11 @@ def train(recipe):
     # A run that ends within an epoch has not been judged where it ends.
     found[0].set_model(model)
     found[0].on_epoch_end(progress.get("epochs_done", 0), {METRIC: logs["accuracy"]})
-    save_model(model, os.path.join(model_dir, "final.keras"))
+    save_model(model, os.path.join(model_dir, "final.keras"), write=chief)
     status = "done" if updates == run.total_updates else "stopped early"
     report(
-        recipe, status, logs, best=progress.get("best"), updates=updates, model_dir=model_dir,
+        recipe, status, logs, chief=chief, best=progress.get("best"), updates=updates,
+        model_dir=model_dir,
         reached_target_at_epoch=progress.get("reached_target_at_epoch"),
     )  # fmt: skip
     return 0
@@ -309,13 +335,13 @@ def verbosity():
     return {"bar": 1, "line": 2, "none": 0}[told]
 
 
-def callbacks(recipe, model_dir, resumed, progress):
-    """Keras callbacks, the one that keeps the best model first."""
+def callbacks(recipe, model_dir, resumed, progress, *, chief):
+    """Keras callbacks, the one that keeps the best model first; the chief's write."""
     best = os.path.join(model_dir, "best.keras")
-    found = [
-        KeepBest(best, METRIC, progress, target=recipe.target_metric),
-        keras.callbacks.CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed),
-    ]
+    found = [KeepBest(best, METRIC, progress, target=recipe.target_metric, write=chief)]
+    if not chief:
+        return found
+    found.append(keras.callbacks.CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed))
     if importlib.util.find_spec("tensorboard") is None:
         print("No TensorBoard logs: the package tensorboard isn't installed.")
     else:
@@ -331,8 +357,10 @@ def profiled_updates(recipe):
     return tuple(map(int, recipe.profile_updates.split(":"))) if recipe.profile_updates else ()
 
 
-def report(recipe, status, logs, **more):
-    """The last line, for scripts: RESULT and one JSON object."""
+def report(recipe, status, logs, *, chief, **more):
+    """The last line, for scripts, of the chief: RESULT and one JSON object."""
+    if not chief:
+        return
     result = {
         "status": status,
         "recipe": recipe.recipe,
@@ -359,7 +387,20 @@ def main(arguments):
         if FLAGS.list_recipes:
             list_recipes()
             return 0
-        return train(recipe_of_run() or recipe_from_flags())
+        recipe = recipe_of_run() or recipe_from_flags()
+        try:
+            return train(recipe)
+        except LOST_WORKER_ERRORS as error:
+            if recipe.strategy not in ("auto", "multi_worker"):
+                raise
+            print(
+                "\ntrain.py: another worker is lost, or the network to it: "
+                f"{str(error).splitlines()[0]} What was saved is kept. Start the same command on "
+                "all workers again, with --model_dir and --resume, to go on from the last "
+                "checkpoint.",
+                file=sys.stderr,
+            )
+            return recipe.preemption_exit_code
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("TRACEBACK"):
             raise

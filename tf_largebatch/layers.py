@@ -27,8 +27,8 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
         moving = momentum * moving + (1 - momentum) * mean over all groups of their statistic,
 
     all groups of all replicas, so that the variance is that within a group; nothing is corrected
-    for its size (Keras does neither). The moving statistics are equal on all replicas and serve
-    for `training=False`, which is Keras' own code.
+    for its size (Keras does neither). The moving statistics are equal on all replicas, float32 also
+    where the policy is bfloat16, and serve for `training=False`, which is Keras' own code.
 
     What counts is the batch that a replica holds at a time. With micro-batches (`Trainer`) a group
     lies in the micro-batches that the replicas process together, never in two that follow each
@@ -36,9 +36,10 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
     forward and one backward, of (replicas, 3, channels); smaller ones cost one forward. One more
     of (replicas,) comes where the trace doesn't know the size of the batch.
 
-    MirroredStrategy allows no collective within a loop, hence none with several micro-batches an
-    update: groups of several replicas are refused there, and with smaller ones each replica moves
-    its own statistics, of which `Trainer` takes the mean after each update.
+    MirroredStrategy allows no collective within a loop, such as one over micro-batches. For groups
+    of several replicas `Trainer` writes the loop out; in another's loop they are refused. With
+    smaller groups each replica moves its own statistics there, and `Trainer` takes their mean after
+    each update.
 
     On Keras' other backends a batch is that of one replica, however it is sharded.
 
@@ -87,6 +88,12 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
                 f"Received: axis={self.axis}, input_shape={input_shape}. Use axis=-1 or axis=1."
             )
         super().build(input_shape)
+
+    def add_weight(self, *args, name=None, dtype=None, **options):
+        # In bfloat16 a moving average stands still within 20 % of what it is to follow.
+        if name in ("moving_mean", "moving_variance"):
+            dtype = keras.backend.result_type(dtype or self.variable_dtype, "float32")
+        return super().add_weight(*args, name=name, dtype=dtype, **options)
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable):

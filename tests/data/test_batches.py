@@ -46,6 +46,26 @@ def test_each_epoch_sees_each_example_exactly_once(n, batch_size):
         assert sorted(epoch) == list(range(n))
 
 
+@pytest.mark.parametrize("pipelines", [2, 4])
+def test_pipelines_hold_the_rows_of_every_batch_in_order(pipelines):
+    """Side by side, the parts are the batches of one pipeline; also where an epoch ends within."""
+    from tf_largebatch.data.batches import evaluation_batches, training_batches
+
+    training = {"global_batch_size": 8, "seed": 1, "first_update": 2, "total_updates": 9}
+    for make, options in ((training_batches, training), (evaluation_batches, {"batch_size": 8})):
+        whole = make(numbered(23), **options).as_numpy_iterator()
+        parts = [
+            make(numbered(23), pipeline=i, num_pipelines=pipelines, **options).as_numpy_iterator()
+            for i in range(pipelines)
+        ]
+        count = 0
+        for batch, *shares in zip(whole, *parts, strict=True):
+            for expected, *arrays in zip(batch, *shares, strict=True):
+                np.testing.assert_array_equal(np.concatenate(arrays), expected)
+            count += 1
+        assert count == {training_batches: 7, evaluation_batches: 3}[make]
+
+
 def test_images_travel_with_their_labels():
     from tf_largebatch.data.batches import training_batches
 
@@ -170,6 +190,8 @@ def test_epoch_end_update_is_the_first_that_completes_the_epoch():
         ({"first_update": 6}, "total_updates=5. Received: 6.*raise total_updates"),
         ({"first_update": -1}, "first_update must be a whole number of at least 0"),
         ({"total_updates": 2.5}, "Received: total_updates=2.5"),
+        ({"num_pipelines": 3}, "divisible by num_pipelines.*global_batch_size=8, pipeline=0"),
+        ({"pipeline": 2, "num_pipelines": 2}, "pipeline=2, num_pipelines=2"),
     ],
 )
 def test_training_batches_says_what_is_wrong(changes, words):

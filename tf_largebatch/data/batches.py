@@ -22,7 +22,9 @@ from tf_largebatch.scaling import check_count
 _ROUNDS = 16
 
 
-def training_batches(source, *, global_batch_size, seed, first_update=0, total_updates):
+def training_batches(
+    source, *, global_batch_size, seed, first_update=0, total_updates, pipeline=0, num_pipelines=1
+):
     """The batches of the updates from `first_update` to `total_updates` - 1.
 
     Args:
@@ -31,14 +33,17 @@ def training_batches(source, *, global_batch_size, seed, first_update=0, total_u
         seed: Integer of at least 0 that chooses the order of every epoch.
         first_update: Where to start: 0, or the number of updates done when resuming.
         total_updates: The number of updates in the full run.
+        pipeline, num_pipelines: Of several workers each reads its own part of every global batch:
+            the rows from pipeline * size on, where size = global_batch_size / num_pipelines. The
+            order of the whole doesn't depend on how many they are.
 
     Returns:
         A `tf.data.Dataset` of `total_updates` - `first_update` pairs (images, labels): float32
-        (global_batch_size, *input_shape) and int32 (global_batch_size,), shapes static.
+        (size, *input_shape) and int32 (size,), shapes static.
 
     Raises:
         ValueError: If an argument isn't such a whole number, the batch is larger than the data,
-            or `first_update` lies beyond `total_updates`.
+            it isn't divisible by the pipelines, or `first_update` lies beyond `total_updates`.
 
     >>> from tf_largebatch.data.source import ArraySource
     >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
@@ -63,25 +68,27 @@ def training_batches(source, *, global_batch_size, seed, first_update=0, total_u
             f"{first_update}. The checkpoint is of a longer run: raise total_updates."
         )
 
+    size = _size_of_part("global_batch_size", global_batch_size, pipeline, num_pipelines)
     first_epoch = first_update * global_batch_size // n
     end_epoch = -(-total_updates * global_batch_size // n)
     keys = tf.constant(_epoch_keys(seed, range(first_epoch, end_epoch)))  # (epochs, 3)
     read = _reader(source)
 
     def batch(update):
-        places = update * global_batch_size + tf.range(global_batch_size, dtype=tf.int64)
+        start = update * global_batch_size + pipeline * size
+        places = start + tf.range(size, dtype=tf.int64)
         examples = tf.raw_ops.RandomIndexShuffle(
             index=places % n,
-            seed=tf.gather(keys, places // n - first_epoch),  # (global_batch_size, 3)
+            seed=tf.gather(keys, places // n - first_epoch),  # (size, 3)
             max_index=tf.constant(n - 1, tf.int64),
             rounds=_ROUNDS,
         )
-        return read(tf.ensure_shape(examples, (global_batch_size,)))
+        return read(tf.ensure_shape(examples, (size,)))
 
     return _in_order(tf.data.Dataset.range(first_update, total_updates), batch)
 
 
-def evaluation_batches(source, *, batch_size):
+def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
     """Every example exactly once, in the source's order, in batches of one shape.
 
     The last batch is filled with copies of the last example, which the mask counts as nothing:
@@ -90,14 +97,16 @@ def evaluation_batches(source, *, batch_size):
     Args:
         source: The `ArraySource` to evaluate on.
         batch_size: Examples per batch, over all replicas; may exceed `source.num_examples`.
+        pipeline, num_pipelines: As in `training_batches`: this worker's part of every batch.
 
     Returns:
-        A `tf.data.Dataset` of triples (images, labels, mask): float32 (batch_size, *input_shape),
-        int32 (batch_size,), and float32 (batch_size,), 1 for an example and 0 for filling; shapes
-        static.
+        A `tf.data.Dataset` of triples (images, labels, mask): float32 (size, *input_shape), int32
+        (size,), and float32 (size,), 1 for an example and 0 for filling, where size = batch_size /
+        num_pipelines; shapes static.
 
     Raises:
-        ValueError: If `batch_size` isn't a whole number of at least 1.
+        ValueError: If `batch_size` isn't a whole number of at least 1, or not divisible by the
+            pipelines.
 
     >>> from tf_largebatch.data.source import ArraySource
     >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
@@ -108,10 +117,11 @@ def evaluation_batches(source, *, batch_size):
     """
     n = source.num_examples
     batch_size = check_count("batch_size", batch_size)
+    size = _size_of_part("batch_size", batch_size, pipeline, num_pipelines)
     read = _reader(source)
 
     def batch(number):
-        places = number * batch_size + tf.range(batch_size, dtype=tf.int64)
+        places = number * batch_size + pipeline * size + tf.range(size, dtype=tf.int64)
         images, labels = read(tf.minimum(places, n - 1))
         return images, labels, tf.cast(places < n, tf.float32)
 
@@ -141,6 +151,17 @@ def epoch_end_update(epoch, *, num_examples, global_batch_size):
         "num_examples", num_examples
     )
     return -(-examples // check_count("global_batch_size", global_batch_size))
+
+
+def _size_of_part(name, batch_size, pipeline, num_pipelines):
+    num_pipelines = check_count("num_pipelines", num_pipelines)
+    pipeline = check_count("pipeline", pipeline, at_least=0)
+    if pipeline >= num_pipelines or batch_size % num_pipelines:
+        raise ValueError(
+            f"{name} must be divisible by num_pipelines, and pipeline below it. Received: "
+            f"{name}={batch_size}, pipeline={pipeline}, num_pipelines={num_pipelines}."
+        )
+    return batch_size // num_pipelines
 
 
 def _epoch_keys(seed, epochs):

@@ -19,6 +19,7 @@ ABOVE_0 = Range("above 0", lambda x: x > 0)
 AT_LEAST_0 = Range("of at least 0", lambda x: x >= 0)
 BELOW_1 = Range("in [0, 1)", lambda x: 0 <= x < 1)
 UP_TO_1 = Range("in (0, 1]", lambda x: 0 < x <= 1)
+EXIT_CODE = Range("from 1 to 255", lambda x: 1 <= x <= 255)
 
 
 def key(default, text, *, within=None, choices=None) -> typing.Any:

@@ -8,6 +8,7 @@ from tf_largebatch.recipes._keys import (
     ABOVE_0,
     AT_LEAST_0,
     BELOW_1,
+    EXIT_CODE,
     UP_TO_1,
     checked,
     key,
@@ -135,19 +136,34 @@ class Recipe:
     eval_only: bool = key(False, "Evaluate, without training.")
     strategy: str = key(
         "auto",
-        "Devices: one_device, mirrored (all GPUs, or logical CPU devices), or auto: mirrored "
-        "where there are several GPUs or num_replicas is above 1.",
-        choices=("auto", "one_device", "mirrored"),
+        "Devices: one_device, mirrored (all GPUs, or logical CPU devices), multi_worker, tpu, or "
+        "auto: tpu where one is named, multi_worker where workers are, by flag or by TF_CONFIG, "
+        "mirrored where there are several GPUs or num_replicas is above 1.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     num_replicas: int | None = key(
         None, "Replicas; on a CPU so many logical devices are made.", within=ABOVE_0
     )
+    workers: tuple[str, ...] | None = key(
+        None, 'Addresses "host:port" of all workers, the chief first; by default TF_CONFIG\'s.'
+    )
+    worker_index: int | None = key(
+        None, "Which of the workers this process is; 0 is the chief, which writes.",
+        within=AT_LEAST_0,
+    )  # fmt: skip
+    tpu: str | None = key(None, "Name or grpc:// address of a Cloud TPU; local on its own host.")
+    tpu_zone: str | None = key(None, "Zone of the Cloud TPU.")
+    tpu_project: str | None = key(None, "Project of the Cloud TPU.")
     micro_batch_size: int | None = key(
         None, "Examples that a replica holds in memory at a time; by default all its share of the "
         "global batch.", within=ABOVE_0,
     )  # fmt: skip
     jit: bool = key(False, "Compile the step by XLA.")
     steps_per_loop: int | None = key(None, "Updates that one host call runs.", within=ABOVE_0)
+    preemption_exit_code: int = key(
+        143, "Exit code where SIGTERM or the loss of a worker ended the run: start it again.",
+        within=EXIT_CODE,
+    )  # fmt: skip
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -3,19 +3,20 @@
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import os
 
 import tensorflow as tf
 
-from tf_largebatch.training.checkpoint import replacing
+from tf_largebatch.training import checkpoint, files
 
 CONFIG = "config.json"
 # Keys that may differ between the start of a run and its resumption.
 _MAY_CHANGE = {
     "model_dir", "resume", "checkpoint_every", "max_updates", "target_metric", "profile_updates",
     "eval_only", "steps_per_loop", "data_dir", "strategy", "num_replicas", "micro_batch_size",
-    "jit",
+    "jit", "workers", "worker_index", "tpu", "tpu_zone", "tpu_project", "preemption_exit_code",
 }  # fmt: skip
 
 
@@ -32,13 +33,13 @@ def open_run(model_dir, recipe, *, resume):
             holds a run of another configuration. Nothing in it has been changed then.
     """
     config = {k: v for k, v in dataclasses.asdict(recipe).items() if v is not None}
-    if os.path.exists(model_dir) and not os.path.isdir(model_dir):
-        raise ValueError(
-            f"model_dir must be a folder. Received: {model_dir}, which is a file. Name another."
-        )
     path = os.path.join(model_dir, CONFIG)
     try:
-        held = sorted(os.listdir(model_dir)) if os.path.isdir(model_dir) else []
+        if files.kind(model_dir) == "file":
+            raise ValueError(
+                f"model_dir must be a folder. Received: {model_dir}, which is a file. Name another."
+            )
+        held = files.names(model_dir)
         if held and not resume:
             raise ValueError(
                 f"model_dir isn't empty. Received: {model_dir}, which holds {', '.join(held[:4])}. "
@@ -46,10 +47,11 @@ def open_run(model_dir, recipe, *, resume):
             )
         if held:
             _check_same_run(path, json.loads(json.dumps(config)), model_dir)
-            _remove_unfinished(model_dir)
+            files.remove_unfinished(model_dir)
+            checkpoint.remove_unfinished(os.path.join(model_dir, "checkpoints"))
             return
-        os.makedirs(model_dir, exist_ok=True)
-        with replacing(path) as file:
+        files.make_folder(model_dir)
+        with files.replacing(path) as file:
             file.write((json.dumps(config, indent=1) + "\n").encode())
     except OSError as error:
         raise ValueError(
@@ -58,18 +60,9 @@ def open_run(model_dir, recipe, *, resume):
         ) from None
 
 
-def _remove_unfinished(model_dir):
-    """What a killed run was writing."""
-    for folder in (model_dir, os.path.join(model_dir, "checkpoints")):
-        for name in os.listdir(folder) if os.path.isdir(folder) else []:
-            if name.startswith("unfinished-"):
-                os.remove(os.path.join(folder, name))
-
-
 def _check_same_run(path, config, model_dir):
     try:
-        with open(path, encoding="utf-8") as file:
-            before = json.load(file)
+        before = json.loads(files.read(path))
     except FileNotFoundError:
         raise ValueError(
             f"model_dir holds no run to resume. Received: {model_dir}, which isn't empty and has "
@@ -95,8 +88,7 @@ def _check_same_run(path, config, model_dir):
 def read_config(model_dir):
     """The configuration that `open_run` wrote, as a dict, or None."""
     try:
-        with open(os.path.join(model_dir, CONFIG), encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(files.read(os.path.join(model_dir, CONFIG)))
     except (OSError, ValueError):
         return None
 
@@ -104,19 +96,19 @@ def read_config(model_dir):
 def cut_logs(model_dir, epochs_done):
     """Drops what log.csv and TensorBoard's files hold of later epochs: it will come again."""
     path = os.path.join(model_dir, "log.csv")
-    if os.path.exists(path):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+    if files.kind(path) == "file":
+        rows = list(csv.reader(io.StringIO(files.read(path).decode(), newline="")))
         kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epochs_done]
         lines = [",".join(row) + "\r\n" for row in [*rows[:1], *kept]] if kept else []
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             file.write("".join(lines).encode())
-    for folder, _, names in os.walk(os.path.join(model_dir, "tensorboard")):
+    for folder, _, names in tf.io.gfile.walk(os.path.join(model_dir, "tensorboard")):
         for name in names:
             if "tfevents" in name:
                 _cut_events(os.path.join(folder, name), epochs_done)
 
 
+@files.os_errors()
 def _cut_events(path, epochs_done):
     kept = []
     with contextlib.suppress(tf.errors.DataLossError):  # the last record, if a kill cut it short
@@ -124,9 +116,6 @@ def _cut_events(path, epochs_done):
             event = tf.compat.v1.Event.FromString(record.numpy())
             if not event.HasField("summary") or event.step < epochs_done:
                 kept.append(record.numpy())
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"unfinished-{name}")
-    with tf.io.TFRecordWriter(temporary) as writer:
+    with files.replacing_path(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
         for record in kept:
             writer.write(record)
-    os.replace(temporary, path)

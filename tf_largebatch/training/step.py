@@ -1,49 +1,15 @@
 """One update: micro-batches in a loop on each replica, one reduction, one application.
 
 The gradient is that of  sum(weight * loss) / sum(weight) + regularisers  over the global batch,
-however it is cut into replicas and micro-batches.
+however it is cut into replicas and micro-batches; with several outputs, of the sum of these.
 """
 
-import keras
 import tensorflow as tf
 
+from tf_largebatch.layers import GroupBatchNormalization
 from tf_largebatch.optimizers import LayerwiseOptimizer
 from tf_largebatch.rules import norm
-
-_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
-
-
-def per_example_loss(model):
-    """The compiled loss as a function of (labels, outputs) that doesn't yet take the mean.
-
-    Raises:
-        ValueError: if the loss isn't one mean over examples: several losses, loss weights, a sum,
-            or a model whose training step is its own.
-    """
-    loss = model.loss
-    if type(model).train_step is not keras.Model.train_step or (
-        type(model).compute_loss is not keras.Model.compute_loss
-    ):
-        raise ValueError(
-            f"Trainer runs a step of its own, and {type(model).__name__} overrides `train_step` or "
-            "`compute_loss`. Train it with `fit`, or move what is special into a layer or a loss."
-        )
-    if loss is None or isinstance(loss, (dict, list, tuple)):
-        raise ValueError(
-            f"Trainer needs a model compiled with exactly one loss. Received: loss={loss!r}. "
-            "Compile with one loss, or train with `fit`."
-        )
-    if not isinstance(loss, keras.losses.Loss):
-        loss = keras.losses.get(loss)
-    if not isinstance(loss, keras.losses.Loss):
-        return loss
-    if loss.reduction not in _MEANS:
-        raise ValueError(
-            "Trainer divides the sum of the losses by the sum of their weights over the global "
-            f"batch. Received a loss with reduction={loss.reduction!r}, which can't be expressed "
-            f"so. Use one of {list(_MEANS)}."
-        )
-    return loss.call
+from tf_largebatch.training.objective import Objective
 
 
 class Step:
@@ -52,11 +18,13 @@ class Step:
     Args:
         model: a compiled model with a built optimizer.
         plan: `BatchPlan`.
+        jit: compile the forward and backward pass by XLA; the reductions and the optimizer's step
+            stay outside, where every strategy can run them.
     """
 
-    def __init__(self, model, plan):
+    def __init__(self, model, plan, *, jit=False):
         self.model, self.plan = model, plan
-        self.losses_of = per_example_loss(model)
+        self.objective = Objective(model)
         self.loss_metric = next(m for m in model.metrics if m.name == "loss")
         self.variables = list(model.trainable_variables)
         inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
@@ -66,6 +34,23 @@ class Step:
                 f"gradient_accumulation_steps={inner.gradient_accumulation_steps}. Leave that out, "
                 "and pass micro_batch_size."
             )
+        self._compute = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
+        # Which variables the loss doesn't reach, known once the gradients have been traced.
+        self.unreached = {}
+        # Replicas can't meet within a loop: layers that do so ask for it to be written out.
+        across = [
+            layer.name
+            for layer in _layers(model)
+            if plan.replicas > 1 and _reduces_over_replicas(layer, plan.micro_batch_size)
+        ]
+        self.unroll = bool(across)
+        if across and jit:
+            raise ValueError(
+                "XLA compiles each replica's pass by itself, where it can't meet the others. "
+                f"Received: jit=True with {', '.join(across[:4])}, whose statistics are taken over "
+                "replicas. Leave jit out, or take groups that fit in a replica's micro-batch of "
+                f"{plan.micro_batch_size}."
+            )
         # Ours reduce and clip by themselves; for Keras' own it is done here, in the right order.
         self.ours = isinstance(model.optimizer, LayerwiseOptimizer)
         self.clips = {}
@@ -74,13 +59,15 @@ class Step:
                 self.clips[name] = getattr(inner, name)
                 setattr(inner, name, None)
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, weights=None):
         """One update from this replica's share of the global batch.
 
         Returns:
             This replica's part of the mean loss, float32: summed over replicas, the loss.
         """
-        loss, grads = self._gradients(inputs, labels)
+        loss, sums = self._compute(inputs, labels, weights, self._total_weights(weights))
+        # A loop's results have no device, and a reduction over workers asks for it.
+        grads = [None if self.unreached[j] else tf.identity(s) for j, s in enumerate(sums)]
         self._apply(grads)
         self._synchronise_statistics()
         return loss
@@ -88,55 +75,89 @@ class Step:
     def evaluate(self, inputs, labels, mask):
         """Updates the metrics, the loss among them, with one batch; a mask of 0 counts nothing."""
         outputs = self.model(inputs, training=False)
-        losses = tf.cast(self.losses_of(labels, outputs), tf.float32)
-        self._update_metrics(inputs, labels, outputs, losses, mask)
+        # The mean over batches of several losses' weighted sum, weighed as the first of them is.
+        total, first = 0.0, None
+        for values, weights, factor in self.objective.losses(labels, outputs, mask):
+            weights = tf.ones_like(values) if weights is None else weights
+            first = weights if first is None else first
+            mean = tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+            total += factor * mean
+        self.loss_metric.update_state(total, sample_weight=tf.reduce_sum(first))
+        self.model.compute_metrics(inputs, labels, outputs, sample_weight=mask)
 
-    def _gradients(self, inputs, labels):
+    def _total_weights(self, weights):
+        """The sum of the weights over the global batch for each loss, or None where all are 1."""
+        if weights is None:
+            return None
+        sums = [
+            None if w is None else tf.reduce_sum(tf.cast(w, tf.float32))
+            for w in self.objective.weights_given(weights)
+        ]
+        given = [s for s in sums if s is not None]
+        if self.plan.replicas > 1 and given:
+            context = tf.distribute.get_replica_context()
+            given = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(given)))
+        rest = iter(given)
+        return [None if s is None else next(rest) for s in sums]
+
+    def _gradients(self, inputs, labels, weights, total_weights):
+        """This replica's part of the loss and of each gradient, 0 where there is none."""
         model, plan = self.model, self.plan
         count, size = plan.accumulation, plan.micro_batch_size
-        inputs, labels = (
-            tf.nest.map_structure(lambda t: tf.reshape(t, (count, size, *t.shape[1:])), x)
-            for x in (inputs, labels)
+        batch = _map(
+            lambda t: tf.reshape(t, (count, size, *t.shape[1:])), (inputs, labels, weights)
         )
-        unreached = {}
 
         def micro_batch(i, loss, *sums):
-            x, y = (tf.nest.map_structure(lambda t: t[i], z) for z in (inputs, labels))
+            x, y, w = _map(lambda t: t[i], batch)
             with tf.GradientTape() as tape:
                 outputs = model(x, training=True)
-                losses = tf.cast(self.losses_of(y, outputs), tf.float32)
-                # Per token in sequences: the mean is over all elements of the global batch.
-                elements = tf.cast(tf.size(losses), tf.float32) * count * plan.replicas
-                part = tf.reduce_sum(losses) / elements
-                for regulariser in model.losses:
-                    part += tf.cast(regulariser, tf.float32) / (count * plan.replicas)
-                scaled = model.optimizer.scale_loss(part)
+                found = self.objective.losses(y, outputs, w)
+                part = self._part(found, self.objective.weights_given(w), total_weights)
+                penalties = [tf.cast(p, part.dtype) for p in model.losses]
+                whole = part + sum(penalties) / (count * plan.replicas)
+                scaled = model.optimizer.scale_loss(whole)
             grads = tape.gradient(scaled, self.variables)
-            unreached.update({j: g is None for j, g in enumerate(grads)})
-            self._update_metrics(x, y, outputs, losses, None)
+            self.unreached.update({j: g is None for j, g in enumerate(grads)})
+            # Each update weighs alike: its parts add up to its loss times its examples.
+            examples = float(plan.global_batch_size)
+            self.loss_metric.update_state(part * (examples / size), sample_weight=float(size))
+            model.compute_metrics(x, y, outputs, sample_weight=w)
             sums = [
                 s if g is None else s + tf.cast(tf.convert_to_tensor(g), s.dtype)
                 for s, g in zip(sums, grads, strict=True)
             ]
-            return i + 1, loss + part, *sums
+            return i + 1, loss + tf.cast(whole, tf.float32), *sums
 
         zeros = [tf.zeros(v.shape, _at_least_float32(v.dtype)) for v in self.variables]
-        start = (tf.constant(0), tf.constant(0.0), *zeros)
-        if count == 1:
-            _, loss, *sums = micro_batch(*start)
+        state = (tf.constant(0), tf.constant(0.0), *zeros)
+        if count == 1 or self.unroll:
+            for _ in range(count):
+                state = micro_batch(*state)
         else:
-            _, loss, *sums = tf.while_loop(
-                lambda i, *_: i < count, micro_batch, start, parallel_iterations=1
+            state = tf.while_loop(
+                lambda i, *_: i < count, micro_batch, state, parallel_iterations=1
             )
-        return loss, [None if unreached[j] else s for j, s in enumerate(sums)]
+        _, loss, *sums = state
+        return loss, sums
 
-    def _update_metrics(self, inputs, labels, outputs, losses, mask):
-        weights = tf.ones_like(losses)
-        if mask is not None:
-            shape = tf.concat([tf.shape(mask), tf.ones(len(losses.shape) - 1, tf.int32)], 0)
-            weights *= tf.reshape(tf.cast(mask, tf.float32), shape)
-        self.loss_metric.update_state(losses, sample_weight=weights)
-        self.model.compute_metrics(inputs, labels, outputs, sample_weight=mask)
+    def _part(self, found, weights_given, total_weights):
+        """What this micro-batch adds to the loss of the global batch."""
+        part = tf.zeros((), found[0].values.dtype)
+        totals = total_weights or [None] * len(found)
+        for (values, weights, factor), given, total in zip(
+            found, weights_given, totals, strict=True
+        ):
+            elements = tf.cast(tf.size(values), values.dtype)
+            if weights is None:
+                total = elements * self.plan.accumulation * self.plan.replicas
+                part += factor * tf.reduce_sum(values) / total
+                continue
+            # A weight may stand for several elements of the losses, as an example's for tokens.
+            repeats = elements / tf.cast(tf.size(given), values.dtype)
+            total = tf.cast(total, values.dtype) * repeats
+            part += factor * tf.math.divide_no_nan(tf.reduce_sum(values * weights), total)
+        return part
 
     def _apply(self, grads):
         optimizer = self.model.optimizer
@@ -184,10 +205,24 @@ class Step:
             return
         context = tf.distribute.get_replica_context()
         means = context.all_reduce(
-            tf.distribute.ReduceOp.MEAN, [tf.convert_to_tensor(v) for v in statistics]
+            tf.distribute.ReduceOp.MEAN, [tf.identity(tf.convert_to_tensor(v)) for v in statistics]
         )
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)
+
+
+def _map(function, structure):
+    return tf.nest.map_structure(lambda t: None if t is None else function(t), structure)
+
+
+def _layers(model):
+    return model._flatten_layers(include_self=False, recursive=True)
+
+
+def _reduces_over_replicas(layer, micro_batch_size):
+    if isinstance(layer, GroupBatchNormalization):
+        return layer.examples_per_group > micro_batch_size
+    return getattr(layer, "synchronized", False)
 
 
 def _at_least_float32(dtype):

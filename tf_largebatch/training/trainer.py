@@ -12,8 +12,10 @@ import tensorflow as tf
 
 from tf_largebatch.data.batches import epoch_end_update
 from tf_largebatch.training import checkpoint
+from tf_largebatch.training.callbacks import callback_state, restore_callbacks
 from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.step import Step
+from tf_largebatch.training.workers import Workers, is_chief
 
 
 class Diverged(ArithmeticError):
@@ -29,10 +31,10 @@ class Trainer:
     finite.
 
     Args:
-        model: a model compiled, with one loss and `weighted_metrics`, in the scope of a
-            `tf.distribute.Strategy` or of none; its optimizer is built.
-        inputs, labels: arrays, of which one example is looked at: Keras makes the variables of
-            metrics only when it meets data, and a checkpoint holds them.
+        model: a model compiled, with `weighted_metrics`, in the scope of a `tf.distribute.Strategy`
+            or of none; its optimizer is built. Several losses: `tf_largebatch.training.objective`.
+        inputs, labels: arrays, or structures of such, of which one example is looked at: Keras
+            makes the variables of metrics only when it meets data, and a checkpoint holds them.
         global_batch_size: examples an update, over all replicas.
         micro_batch_size: examples that a replica holds in memory at a time; None: its whole share.
         updates_per_call: most updates that one host call runs; a call also ends where an epoch,
@@ -40,7 +42,7 @@ class Trainer:
         jit: compile the replica's step by XLA.
 
     Raises:
-        ValueError: if the batch can't be cut so, or the loss isn't one mean over examples.
+        ValueError: if the batch can't be cut so, or a loss isn't a mean over examples.
     """
 
     def __init__(
@@ -58,14 +60,14 @@ class Trainer:
         self.stop_signal = None
         with strategy.scope():
             build_metrics(model, inputs, labels)
-        step = Step(model, self.plan)
-        update = tf.function(step.update, jit_compile=True) if jit else step.update
+        step = Step(model, self.plan, jit=jit)
+        self.workers = Workers(strategy)
 
         @tf.function(reduce_retracing=True)
         def run_updates(iterator, updates):
             first_bad = tf.constant(-1)
             for i in tf.range(updates):
-                parts = strategy.run(update, args=next(iterator))
+                parts = strategy.run(step.update, args=next(iterator))
                 finite = tf.math.is_finite(strategy.reduce("SUM", parts, axis=None))
                 first_bad = tf.where((first_bad < 0) & ~finite, i, first_bad)
             return first_bad
@@ -78,15 +80,46 @@ class Trainer:
         self.run_evaluation = run_evaluation
 
     def distribute(self, batches):
-        """A dataset of global batches, each cut into equal shares for the replicas."""
-        return self.strategy.experimental_distribute_dataset(batches)
+        """Global batches, each cut into equal shares for the replicas, in the order of their ids.
+
+        Args:
+            batches: dataset of global batches; or a function of (pipeline, num_pipelines) that
+                returns the dataset of that worker's part of each global batch: rows from
+                pipeline * B / num_pipelines on, so that no worker reads what another one trains on.
+        """
+        replicas = self.strategy.num_replicas_in_sync
+
+        def of_pipeline(context):
+            pipeline, pipelines = context.input_pipeline_id, context.num_input_pipelines
+            local = replicas // pipelines
+            own = slice(pipeline * local, (pipeline + 1) * local)
+            if callable(batches):
+                part, cuts, own = batches(pipeline, pipelines), local, slice(None)
+            else:
+                part, cuts = batches, replicas
+
+            def cut(*batch):
+                return tf.nest.map_structure(lambda t: _cut(t, cuts)[own], batch)
+
+            return part.map(cut).unbatch().prefetch(tf.data.AUTOTUNE)
+
+        return self.strategy.distribute_datasets_from_function(of_pipeline)
 
     def evaluate(self, batches):
         """Loss and metrics over (inputs, labels, mask) batches, by name, as floats.
 
+        Args:
+            batches: as `distribute` takes them; a dataset's need not be divisible by the replicas.
+
         Each example counts once, whatever the batch size and the number of replicas: a filling,
-        whose mask is 0, counts for nothing. Raises Diverged if the loss isn't finite.
+        whose mask is 0, counts for nothing. The loss is that of the data, without regularisers.
+
+        Raises:
+            Diverged: if the loss isn't finite.
         """
+        replicas = self.strategy.num_replicas_in_sync
+        if not callable(batches):
+            batches = batches.map(lambda *batch: _filled(batch, replicas))
         self.model.reset_metrics()
         for batch in self.distribute(batches):
             self.run_evaluation(batch)
@@ -115,22 +148,26 @@ class Trainer:
         """Runs the updates from `first_update` to `total_updates`, or to where it is stopped.
 
         Args:
-            batches: dataset of the batches from `first_update` on.
+            batches: the batches from `first_update` on, (inputs, labels) or (inputs, labels,
+                weights), as `distribute` takes them.
             num_examples: of the training data; with the global batch it says where epochs end.
             total_updates: length of the whole run.
             first_update: updates already done.
             stop_update: end here, before `total_updates`.
             evaluate: called without arguments after each epoch; returns metrics by name, which
                 enter the logs with the prefix "val_".
-            callbacks: Keras callbacks. `model.stop_training` ends the run.
+            callbacks: Keras callbacks. `model.stop_training` ends the run. What EarlyStopping and
+                its like remember is saved along.
             checkpoint_dir: where to save, at the end, on SIGINT and SIGTERM, and
             checkpoint_every: after every so many updates; None: after each epoch.
             cuts: updates at which a host call must end, for callbacks that act there.
-            progress: dict that is saved along; callbacks may change it. "epochs_done" is ours.
+            progress: dict that is saved along, as `checkpoint.restore` gives it back; callbacks
+                may change it. "epochs_done" and "callbacks" are ours.
             verbose: Keras' progress bar: 0 none, 1 a bar, 2 a line an epoch.
 
         Returns:
-            The number of updates done. `stop_signal` holds the signal that ended it, or None.
+            The number of updates done. `stop_signal` holds the signal that ended it, on any of
+            the workers, or None.
 
         Raises:
             Diverged: at the first loss that isn't finite, or at the end of an epoch and of the
@@ -154,17 +191,26 @@ class Trainer:
         )
         model.stop_training = False
         progress = {} if progress is None else progress
+        write = is_chief(self.strategy)
 
         def save(update):
             if checkpoint_dir is not None:
-                checkpoint.save(checkpoint_dir, model, update=update, progress=progress)
+                progress["callbacks"] = callback_state(callbacks)
+                checkpoint.save(
+                    checkpoint_dir, model, update=update, progress=progress, write=write
+                )
 
+        self.workers.check_equal(
+            "the update to start from", first_update,
+            "All of them must read the same checkpoints: give a model_dir that they share.",
+        )  # fmt: skip
         iterator = iter(self.distribute(batches))
         update, saved_at = first_update, first_update
         callback_list.on_train_begin()
+        restore_callbacks(callbacks, progress.get("callbacks", {}))
         with _caught_signals(self):
             try:
-                while update < end and not model.stop_training and self.stop_signal is None:
+                while update < end and not self._stops():
                     epoch = update * global_batch_size // num_examples
                     epoch_start = 0 if epoch == 0 else epoch_end_update(epoch - 1, **sizes)
                     epoch_end = min(epoch_end_update(epoch, **sizes), total_updates)
@@ -175,7 +221,7 @@ class Trainer:
                     )
                     callback_list.on_epoch_begin(epoch)
                     logs, began_at, began = {}, update, time.perf_counter()
-                    while update < min(epoch_end, end) and self.stop_signal is None:
+                    while update < min(epoch_end, end) and not self._stops(within_epoch=True):
                         stops = [epoch_end, end, update + self.updates_per_call]
                         stops += [cut for cut in cuts if cut > update]
                         if checkpoint_every:
@@ -219,6 +265,15 @@ class Trainer:
             )
         return logs | {"learning_rate": self._rate_of(update + count - 1)}
 
+    def _stops(self, *, within_epoch=False):
+        """Whether to stop here: all workers at the same update, whichever was asked to."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        asked = [bool(self.model.stop_training), *(self.stop_signal == s for s in signals)]
+        stop, *caught = self.workers.anyone(asked)
+        for number in [s for s, was in zip(signals, caught, strict=True) if was]:
+            self.stop_signal = number
+        return any(caught) or (stop and not within_epoch)
+
     def _rate_of(self, update):
         """The learning rate that this update used or will use; the first one is update 0."""
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
@@ -226,6 +281,26 @@ class Trainer:
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             return float(rate(update))
         return float(np.asarray(optimizer.learning_rate))
+
+
+def _cut(tensor, parts):
+    """(examples, ...) as (parts, examples / parts, ...)."""
+    size = -1 if tensor.shape[0] is None else tensor.shape[0] // parts
+    return tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
+
+
+def _filled(batch, replicas):
+    """A batch of (inputs, labels, mask), filled up to a multiple of the replicas with mask 0."""
+    *data, mask = batch
+    size = tf.shape(mask)[0] if mask.shape[0] is None else mask.shape[0]
+    extra = -size % replicas
+    if isinstance(extra, int) and extra == 0:
+        return batch
+
+    def fill(t):
+        return tf.concat([t, tf.repeat(t[-1:], extra, axis=0)], axis=0)
+
+    return *tf.nest.map_structure(fill, data), tf.concat([mask, tf.zeros(extra, mask.dtype)], 0)
 
 
 def _check_weights(model, update):
@@ -237,7 +312,9 @@ def _check_weights(model, update):
 
 def build_metrics(model, inputs, labels):
     """Makes the variables of the compiled metrics, and leaves them at their start."""
-    inputs, labels = tf.convert_to_tensor(inputs[:1]), tf.convert_to_tensor(labels[:1])
+    inputs, labels = tf.nest.map_structure(
+        lambda array: tf.convert_to_tensor(array[:1]), (inputs, labels)
+    )
     model.compute_metrics(inputs, labels, model(inputs, training=False), sample_weight=None)
     model.reset_metrics()
 
