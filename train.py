@@ -32,7 +32,7 @@ from tf_largebatch.data.batches import evaluation_batches, training_batches
 from tf_largebatch.losses import SmoothedCrossEntropy
 from tf_largebatch.recipes import Recipe
 from tf_largebatch.training import checkpoint, from_recipe, run_folder
-from tf_largebatch.training.callbacks import KeepBest, Profile, save_model
+from tf_largebatch.training.callbacks import CSVLogger, KeepBest, Profile, save_model
 from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, Trainer
@@ -341,7 +341,7 @@ def callbacks(recipe, model_dir, resumed, progress, *, chief):
     found = [KeepBest(best, METRIC, progress, target=recipe.target_metric, write=chief)]
     if not chief:
         return found
-    found.append(keras.callbacks.CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed))
+    found.append(CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed))
     if importlib.util.find_spec("tensorboard") is None:
         print("No TensorBoard logs: the package tensorboard isn't installed.")
     else:

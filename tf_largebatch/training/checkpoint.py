@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.training import files
+from tf_largebatch.training.workers import number_of_workers
 
 _NAME = re.compile(r"update-(\d{8,})\.npz")
 _RECORD = "record"
@@ -162,10 +163,7 @@ def _metric_keys(model):
 
 def _has_other_workers(strategy):
     """Whether replicas live in other processes, whose parts aren't to be seen from here."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return False
-    cluster = strategy.cluster_resolver.cluster_spec()
-    return sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")) > 1
+    return number_of_workers(strategy) > 1
 
 
 def _local_replica_ids(strategy):

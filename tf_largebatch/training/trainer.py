@@ -172,6 +172,7 @@ class Trainer:
         Raises:
             Diverged: at the first loss that isn't finite, or at the end of an epoch and of the
                 run the first weight.
+            ValueError: with `checkpoint_dir`, for callbacks whose state can't be saved.
 
         The logs of an epoch hold the learning rate of its last update, and examples a second of
         wall time since the epoch began (in the first epoch, tracing included).
@@ -200,10 +201,8 @@ class Trainer:
                     checkpoint_dir, model, update=update, progress=progress, write=write
                 )
 
-        self.workers.check_equal(
-            "the update to start from", first_update,
-            "All of them must read the same checkpoints: give a model_dir that they share.",
-        )  # fmt: skip
+        if checkpoint_dir is not None:
+            callback_state(callbacks)  # what can't be saved is refused before the first update
         iterator = iter(self.distribute(batches))
         update, saved_at = first_update, first_update
         callback_list.on_train_begin()

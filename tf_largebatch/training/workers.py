@@ -220,19 +220,6 @@ class Workers:
             return flags
         return [bool(n > 0) for n in self._total(tf.cast(flags, tf.float32)).numpy()]
 
-    def check_equal(self, name, value, advice):
-        """Raises ValueError where the workers hold different numbers; `advice` mends it."""
-        if self.count == 1:
-            return
-        value = float(value)
-        mean = float(self._total(tf.constant([value], tf.float64))[0])
-        mean /= self.strategy.num_replicas_in_sync
-        if self.anyone([mean != value])[0]:
-            raise ValueError(
-                f"The workers differ in {name}. Received: {value:g} here, {mean:g} in the mean "
-                f"over workers. {advice}"
-            )
-
     def chief_first(self, action):
         """Runs `action` on the chief, while the others wait; they fail if it failed."""
         if is_chief(self.strategy):
