@@ -11,15 +11,12 @@ mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or wh
 --preemption_exit_code says: stopped by SIGTERM (saved), or another worker was lost; start it again.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
 import signal
 import sys
 import time
-import types
-import typing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,9 +27,9 @@ import models
 from tf_largebatch import data, recipes
 from tf_largebatch.data.batches import evaluation_batches, training_batches
 from tf_largebatch.losses import SmoothedCrossEntropy
-from tf_largebatch.recipes import Recipe
 from tf_largebatch.training import checkpoint, from_recipe, run_folder
 from tf_largebatch.training.callbacks import CSVLogger, KeepBest, Profile, save_model
+from tf_largebatch.training.flags import define_recipe_flags, recipe_from_flags, recipe_of_run
 from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, Trainer
@@ -50,79 +47,6 @@ flags.DEFINE_enum(
     "progress", None, ["bar", "line", "none"],
     "A bar, a line an epoch, or nothing; by default a bar in a terminal, lines elsewhere.",
 )  # fmt: skip
-
-
-def define_recipe_flags():
-    """One flag for each key of a recipe, None where it isn't given."""
-    for field in dataclasses.fields(Recipe):
-        text = field.metadata["help"]
-        kind = field.type
-        if isinstance(kind, types.UnionType):  # "float | None"
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
-        if "choices" in field.metadata:
-            flags.DEFINE_enum(field.name, None, list(field.metadata["choices"]), text)
-        elif typing.get_origin(kind) is tuple:
-            flags.DEFINE_list(field.name, None, f"{text} Separated by commas.")
-        else:
-            define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-            define.get(kind, flags.DEFINE_string)(field.name, None, text)
-
-
-def recipe_from_flags():
-    """The recipe's row for the batch size, changed by the flags that were given."""
-    given = {
-        field.name: FLAGS[field.name].value
-        for field in dataclasses.fields(Recipe)
-        if FLAGS[field.name].present
-    }
-    for name in ("decay_epochs", "weight_norm_clip", "trust_ratio_clip"):
-        if name in given:
-            given[name] = tuple(_number(name, text) for text in given[name])
-    for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
-        if name in given:
-            given[name] = tuple(given[name])
-    table = recipes.load(given.pop("recipe", DEFAULT_RECIPE))
-    resolved = table.row(given.get("global_batch_size"), scaling=given.pop("scaling", None))
-    print(f"Recipe {resolved.recipe.recipe}: {table.title}. Source: {table.source}.")
-    print(f"Batch {resolved.recipe.global_batch_size}: {resolved.how}.")
-    recipe, dropped = from_recipe.switch_optimizer(
-        resolved.recipe, given.pop("optimizer", resolved.recipe.optimizer)
-    )
-    if recipe.optimizer != resolved.recipe.optimizer:
-        print(
-            f"Optimizer {recipe.optimizer} instead of {resolved.recipe.optimizer}"
-            + (f", without its {', '.join(dropped)}" if dropped else "")
-            + ("" if "learning_rate" in given else "; the learning rate is still the recipe's")
-            + "."
-        )
-    ours = [k for k in resolved.not_in_source if k not in given and k not in resolved.missing]
-    if ours:
-        print(f"Not in the source, chosen by this project: {', '.join(ours)}.")
-    return recipe.replace(**given)
-
-
-def recipe_of_run():
-    """With --eval_only --model_dir: the configuration of that very run. None otherwise."""
-    if not (FLAGS.eval_only and FLAGS.model_dir):
-        return None
-    config = run_folder.read_config(FLAGS.model_dir)
-    if config is None:
-        raise ValueError(
-            f"There is no run to evaluate in model_dir. Received: {FLAGS.model_dir}, which has no "
-            f"{run_folder.CONFIG} that can be read."
-        )
-    config |= {"model_dir": FLAGS.model_dir, "eval_only": True, "resume": False}
-    config |= {"max_updates": None, "init_from": FLAGS.init_from}
-    return Recipe(**config)
-
-
-def _number(name, text):
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"--{name} must be numbers separated by commas. Received: {text!r}."
-        ) from None
 
 
 def check(recipe):
@@ -387,7 +311,7 @@ def main(arguments):
         if FLAGS.list_recipes:
             list_recipes()
             return 0
-        recipe = recipe_of_run() or recipe_from_flags()
+        recipe = recipe_of_run() or recipe_from_flags(DEFAULT_RECIPE)
         try:
             return train(recipe)
         except LOST_WORKER_ERRORS as error:
@@ -434,5 +358,6 @@ def parse_flags(arguments):
 
 if __name__ == "__main__":
     define_recipe_flags()
+    flags.adopt_module_key_flags(sys.modules[define_recipe_flags.__module__])  # for --helpshort
     signal.signal(signal.SIGTERM, _interrupt)
     app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,93 @@
+"""The keys of a recipe as absl flags, and the recipe that the flags of a command ask for."""
+
+import dataclasses
+import types
+import typing
+
+from absl import flags
+
+from tf_largebatch import recipes
+from tf_largebatch.recipes import Recipe
+from tf_largebatch.training import from_recipe, run_folder
+
+FLAGS = flags.FLAGS
+
+
+def define_recipe_flags():
+    """One flag for each key of a recipe, None where it isn't given."""
+    for field in dataclasses.fields(Recipe):
+        text = field.metadata["help"]
+        kind = field.type
+        if isinstance(kind, types.UnionType):  # "float | None"
+            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        if "choices" in field.metadata:
+            flags.DEFINE_enum(field.name, None, list(field.metadata["choices"]), text)
+        elif typing.get_origin(kind) is tuple:
+            flags.DEFINE_list(field.name, None, f"{text} Separated by commas.")
+        else:
+            define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define.get(kind, flags.DEFINE_string)(field.name, None, text)
+
+
+def recipe_from_flags(default):
+    """The recipe's row for the batch size, changed by the flags that were given; prints both.
+
+    Args:
+        default: name of the recipe where no flag names one.
+
+    Raises:
+        ValueError: as the loader of recipes, and for a flag that its key refuses.
+    """
+    given = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(Recipe)
+        if FLAGS[field.name].present
+    }
+    for name in ("decay_epochs", "weight_norm_clip", "trust_ratio_clip"):
+        if name in given:
+            given[name] = tuple(_number(name, text) for text in given[name])
+    for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
+        if name in given:
+            given[name] = tuple(given[name])
+    table = recipes.load(given.pop("recipe", default))
+    resolved = table.row(given.get("global_batch_size"), scaling=given.pop("scaling", None))
+    print(f"Recipe {resolved.recipe.recipe}: {table.title}. Source: {table.source}.")
+    print(f"Batch {resolved.recipe.global_batch_size}: {resolved.how}.")
+    recipe, dropped = from_recipe.switch_optimizer(
+        resolved.recipe, given.pop("optimizer", resolved.recipe.optimizer)
+    )
+    if recipe.optimizer != resolved.recipe.optimizer:
+        print(
+            f"Optimizer {recipe.optimizer} instead of {resolved.recipe.optimizer}"
+            + (f", without its {', '.join(dropped)}" if dropped else "")
+            + ("" if "learning_rate" in given else "; the learning rate is still the recipe's")
+            + "."
+        )
+    ours = [k for k in resolved.not_in_source if k not in given and k not in resolved.missing]
+    if ours:
+        print(f"Not in the source, chosen by this project: {', '.join(ours)}.")
+    return recipe.replace(**given)
+
+
+def recipe_of_run():
+    """With --eval_only --model_dir: the configuration of that very run. None otherwise."""
+    if not (FLAGS.eval_only and FLAGS.model_dir):
+        return None
+    config = run_folder.read_config(FLAGS.model_dir)
+    if config is None:
+        raise ValueError(
+            f"There is no run to evaluate in model_dir. Received: {FLAGS.model_dir}, which has no "
+            f"{run_folder.CONFIG} that can be read."
+        )
+    config |= {"model_dir": FLAGS.model_dir, "eval_only": True, "resume": False}
+    config |= {"max_updates": None, "init_from": FLAGS.init_from}
+    return Recipe(**config)
+
+
+def _number(name, text):
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"--{name} must be numbers separated by commas. Received: {text!r}."
+        ) from None
