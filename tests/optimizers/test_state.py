@@ -21,7 +21,10 @@ NON_DEFAULT = {
         "bias_correction": False, "norm_ord": "inf", "weight_norm_clip": (0.1, 2.0),
         "trust_ratio_clip": (0.0, 5.0), "clipnorm": 1.0, "clipvalue": 2.0,
     },
-    "NLAMB": {"learning_rate": 0.5, "momentum_decay": 0.004, "norm_ord": 1, "use_ema": True},
+    "NLAMB": {
+        "learning_rate": 0.5, "momentum_decay": 0.004, "norm_ord": 1, "use_ema": True,
+        "weight_rounding": "stochastic",
+    },
     "NNLAMB": {"learning_rate": 0.5, "momentum_decay": 0.1, "gradient_accumulation_steps": 2},
 }  # fmt: skip
 
@@ -205,6 +208,8 @@ def test_weights_for_inference_load_without_optimizer_state(tmp_path):
         (LAMB, {"clipnorm": 1.0, "global_clipnorm": 1.0}, "Only one of `clipnorm`"),
         (LAMB, {"gradient_accumulation_steps": 1}, "integer >= 2"),
         (LAMB, {"gradient_accumulation_steps": 2.5}, "integer >= 2"),
+        (LAMB, {"weight_rounding": "nearest"}, "`weight_rounding` must be one of"),
+        (LAMB, {"weight_rounding": None}, "Received: weight_rounding=None"),
         (LAMB, {"momentum": 0.9}, "not recognized"),
         (NLAMB, {"momentum_decay": -1.0}, "`momentum_decay`"),
         (LARS, {"momentum": 1.0}, "`momentum`"),

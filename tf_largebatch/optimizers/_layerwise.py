@@ -1,14 +1,15 @@
-"""The shell around the layer-wise rules: slots, exclusions, clipping, averaging, saved state."""
+"""The shell around the layer-wise rules: slots, exclusions, clipping, averaging, rounding."""
 
-import json
+import math
 import numbers
-import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
 from tf_largebatch.optimizers import _arguments as arguments
+from tf_largebatch.optimizers import _rounding as rounding
+from tf_largebatch.optimizers._saved_state import SavedState
 from tf_largebatch.optimizers.exclusions import (
     Exclusion,
     as_patterns,
@@ -24,7 +25,7 @@ else:
     from tf_largebatch.optimizers._stateless import StatelessUpdates as BackendUpdates
 
 
-class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
+class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer):
     """Base of LARS, LAMB, NLAMB and NNLAMB; a subclass adds its arguments and its rule.
 
     Args, beside Keras' own (`name`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
@@ -39,6 +40,14 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         trust_ratio_clip: None or (low, high); the ratio's own bounds.
         clipvalue, clipnorm, global_clipnorm: float > 0 or None. Gradients are clipped after they
             are reduced over replicas and accumulated: first by value, then by one of the norms.
+        weight_rounding: how bfloat16 and float16 variables take updates smaller than their
+            rounding; others are not concerned. "compensated" keeps what rounding leaves in a
+            float32 slot, `residual`: variable + residual is the weight in float32, which the rule
+            and `use_ema` work on, so that training follows float32's. Where a variable has been
+            assigned a value that the residual can't belong to, the residual is ignored.
+            "stochastic", for bfloat16 alone, takes no state: it rounds up or down at random, right
+            in the mean, and alike on all replicas and after a resumption. Defaults to
+            "compensated".
     """
 
     slot_names = ()
@@ -56,6 +65,7 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         clipnorm=None,
         clipvalue=None,
         global_clipnorm=None,
+        weight_rounding="compensated",
         **base,
     ):
         if isinstance(learning_rate, numbers.Real):
@@ -80,6 +90,9 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         )
         self.weight_norm_clip = arguments.optional_pair("weight_norm_clip", weight_norm_clip)
         self.trust_ratio_clip = arguments.optional_pair("trust_ratio_clip", trust_ratio_clip)
+        self.weight_rounding = arguments.choice(
+            "weight_rounding", weight_rounding, ("compensated", "stochastic")
+        )
         # Not under the arguments' names: `exclude_from_weight_decay` is a method of Keras' base.
         self._decay_exclusions, silent = as_patterns(
             exclude_from_weight_decay, "exclude_from_weight_decay"
@@ -96,20 +109,32 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         config |= {
             "weight_norm_clip": self.weight_norm_clip,
             "trust_ratio_clip": self.trust_ratio_clip,
+            "weight_rounding": self.weight_rounding,
             "exclude_from_weight_decay": _list_or_none(self._decay_exclusions),
             "exclude_from_layer_adaptation": _list_or_none(self._adaptation_exclusions),
         }
         return config
 
     def build(self, variables):
-        """Resolves the exclusions and makes the slots, at least float32, for `variables`."""
+        """Resolves the exclusions and makes the slots, at least float32, for `variables`.
+
+        Raises:
+            ValueError: for a pattern that must be a mistake, and for float16 variables with
+                stochastic rounding.
+        """
         if self.built:
             return
         variables = list(variables)
+        self._check_rounding(variables)
         self._exclusions = self._resolve_exclusions(variables)
         super().build(variables)
         slots = [self.add_optimizer_variables(variables, name) for name in self.slot_names]
         self._slots = dict(zip(self.slot_names, slots, strict=True))
+        if self.weight_rounding == "compensated":
+            self._slots["residual"] = [
+                self.add_optimizer_variables([v], "residual")[0] if _is_half(v) else None
+                for v in variables
+            ]
 
     def add_variable(self, shape, initializer="zeros", dtype=None, **options):
         """As Keras', but state of half-precision variables is float32."""
@@ -122,13 +147,14 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         slots = [self._slots[name][index] for name in self.slot_names]
         dtype = self._state_dtype(variable)
         row = self._exclusions[index]
-        w, g, lr, *values = (
-            ops.cast(x, dtype) for x in (variable, gradient, learning_rate, *slots)
-        )
+        w = self._weights(variable)
+        g, lr, *values = (ops.cast(x, dtype) for x in (gradient, learning_rate, *slots))
         w, *values, _ = self.rule(
             w, g, *values, lr, adapt=row.adapted, weight_decay=self._decay_of(row)
         )
-        self.assign(variable, w)
+        if _is_half(variable) and self.weight_rounding == "stochastic":
+            w = rounding.stochastic(w, self.iterations, index)
+        self._assign_weights(variable, w)
         for slot, value in zip(slots, values, strict=True):
             self.assign(slot, value)
 
@@ -137,7 +163,35 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         raise NotImplementedError(f"{type(self).__name__} must define `rule`.")
 
     def _state_dtype(self, variable):
-        return _at_least_float32(keras.backend.standardize_dtype(variable.dtype))
+        return _at_least_float32(_dtype_of(variable))
+
+    def _weights(self, variable):
+        """The variable in at least float32, with its residual if it has one that fits."""
+        w = ops.cast(variable, self._state_dtype(variable))
+        residual = self._residual_of(variable)
+        return w if residual is None else rounding.joined(w, residual, _dtype_of(variable))
+
+    def _assign_weights(self, variable, w):
+        """Assigns `w`, of at least float32, rounded to nearest; the rest goes to the residual."""
+        residual = self._residual_of(variable)
+        if residual is not None:
+            w, rest = rounding.split(w, _dtype_of(variable))
+            self.assign(residual, rest)
+        self.assign(variable, w)
+
+    def _residual_of(self, variable):
+        if self.weight_rounding == "compensated":
+            return self._slots["residual"][self._get_variable_index(variable)]
+        return None
+
+    def _check_rounding(self, variables):
+        unfit = [variable_path(v) for v in variables if _dtype_of(v) == "float16"]
+        if unfit and self.weight_rounding == "stochastic":
+            raise ValueError(
+                "`weight_rounding='stochastic'` is for bfloat16 variables, and takes no float16 "
+                f"ones. Received float16: {', '.join(unfit[:5])}{', ...' * (len(unfit) > 5)}. Use "
+                "`weight_rounding='compensated'`."
+            )
 
     def _decay_of(self, row):
         return (self.weight_decay or 0.0) if row.decayed else 0.0
@@ -179,7 +233,7 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         """The moving average of the weights after this update; the first one starts it."""
         momentum = ops.where(ops.equal(self.iterations, 0), 0.0, self.ema_momentum)
         momentum = ops.cast(momentum, average.dtype)
-        return momentum * average + (1 - momentum) * ops.cast(variable, average.dtype)
+        return momentum * average + (1 - momentum) * self._weights(variable)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         """Adds variables and patterns to the decay exclusions; only before `build`."""
@@ -204,17 +258,33 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
         Raises:
             ValueError: before `build`.
         """
-        if not self.built:
-            raise ValueError(
-                f"{type(self).__name__} has no exclusion table before it is built. Call "
-                "`optimizer.build(model.trainable_variables)` first."
-            )
+        self._need_build("exclusion table")
         decays = bool(self.weight_decay)
         return [row._replace(decayed=row.decayed and decays) for row in self._exclusions]
 
+    def state_bytes(self):
+        """Bytes of the optimizer's own variables on each device, the counters included.
+
+        Raises:
+            ValueError: before `build`.
+        """
+        self._need_build("state")
+        return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in self.variables)
+
     def summary(self, print_fn=print):
-        """Prints the exclusion table."""
-        print_fn(format_table(self.exclusion_table()))
+        """Prints the exclusion table and the size of the state."""
+        table = self.exclusion_table()
+        size, weights = self.state_bytes(), sum(math.prod(row.shape) for row in table)
+        per_weight = size / max(weights, 1)
+        print_fn(format_table(table))
+        print_fn(f"State: {size} bytes for {weights} weights ({per_weight:.1f} bytes a weight)")
+
+    def _need_build(self, what):
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} has no {what} before it is built. Call "
+                "`optimizer.build(model.trainable_variables)` first."
+            )
 
     def _resolve_exclusions(self, variables):
         paths = [variable_path(v) for v in variables]
@@ -230,104 +300,17 @@ class LayerwiseOptimizer(BackendUpdates, keras.optimizers.Optimizer):
             for path, v, d, a in zip(paths, variables, decay, adaptation, strict=True)
         )
 
-    def _named_state(self):
-        """Every variable of the optimizer by its key in a saved file."""
-        slots = dict(self._slots) if self.built else {}
-        if self.built and self.use_ema:
-            slots["average"] = self._model_variables_moving_average
-        if self.built and self.gradient_accumulation_steps:
-            slots["gradient_accumulator"] = self._accumulated_gradients
-        state = {
-            f"{index}.{slot}": variable
-            for slot, variables in slots.items()
-            for index, variable in enumerate(variables)
-            if variable is not None
-        }
-        known = {id(variable) for variable in state.values()}
-        return {v.name: v for v in self.variables if id(v) not in known} | state
-
-    def save_own_variables(self, store):
-        """Saves the state under `index.slot` keys and, as information, the exclusion table."""
-        for key, variable in self._named_state().items():
-            store[key] = variable.numpy()
-        if self.built:
-            store["exclusions"] = np.frombuffer(self._treatments().encode(), np.uint8)
-
-    def load_own_variables(self, store):
-        """Loads what `save_own_variables` saved: all of it or, if anything differs, nothing.
-
-        Variables are told apart by their order, so that a second instance of a model loads,
-        whatever its layers are called. Warns if the saved exclusions were others, and if there is
-        nothing of this package's to load.
-
-        Raises:
-            ValueError: if variables, slots or shapes differ from this optimizer's.
-        """
-        saved = {key: np.array(store[key]) for key in store.keys()}  # noqa: SIM118 (no mapping)
-        treatments = saved.pop("exclusions", None)
-        state = self._named_state()
-        # A rate that has become a schedule since, or was one, is no difference of the state.
-        for rate in {"learning_rate"} & (saved.keys() ^ state.keys()):
-            saved.pop(rate, None), state.pop(rate, None)
-        reason = None
-        if not self.built:
-            reason = "it is not built yet"
-        elif not saved.keys() - {"iteration", "learning_rate"}:
-            reason = "the file holds none"
-        elif treatments is None:
-            # Keras' own optimizers, and its LossScaleOptimizer, which load_model may leave out.
-            reason = "the file holds that of another kind of optimizer"
-        if reason is not None:
-            warnings.warn(
-                f"The state of optimizer '{self.name}' was not loaded: {reason}. To load it, save "
-                "a model after a training step, and call "
-                "`optimizer.build(model.trainable_variables)` before loading.",
-                stacklevel=2,
-            )
-            return
-        treatments = json.loads(bytes(treatments).decode())
-        wrong = [f"{key} is missing" for key in state.keys() - saved.keys()]
-        wrong += [f"{key} is not expected" for key in saved.keys() - state.keys()]
-        wrong += [
-            f"{key} has shape {saved[key].shape}, not {tuple(state[key].shape)}"
-            for key in state.keys() & saved.keys()
-            if saved[key].shape != tuple(state[key].shape)
-        ]
-        if wrong:
-            more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            paths = ", ".join(path for path, *_ in treatments)[:300]
-            raise ValueError(
-                f"The saved state doesn't fit optimizer '{self.name}' ({type(self).__name__}, "
-                f"{len(self._exclusions)} variables): {'; '.join(sorted(wrong)[:5])}{more}. "
-                f"Nothing of it was loaded. It was saved for the variables {paths}. Load it into "
-                "the same model with the same optimizer settings, or do without it: "
-                "`load_weights(..., skip_mismatch=True)` loads the model's weights alone."
-            )
-        for key, variable in state.items():
-            variable.assign(saved[key])
-        self._warn_of_other_exclusions(treatments)
-
-    def _treatments(self):
-        return json.dumps(
-            [(row.variable, row.decayed, row.adapted) for row in self.exclusion_table()]
-        )
-
-    def _warn_of_other_exclusions(self, saved):
-        changed = [
-            row.variable
-            for row, (_, *saved_as) in zip(self.exclusion_table(), saved, strict=False)
-            if saved_as != [row.decayed, row.adapted]
-        ]
-        if changed:
-            warnings.warn(
-                f"Optimizer '{self.name}' now decays or adapts these variables otherwise than when "
-                f"its state was saved: {changed[:5]}. If that isn't meant, compare `summary()`.",
-                stacklevel=3,
-            )
-
 
 def _at_least_float32(dtype):
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
+    return "float32" if dtype in rounding.HALVES else dtype
+
+
+def _dtype_of(variable):
+    return keras.backend.standardize_dtype(variable.dtype)
+
+
+def _is_half(variable):
+    return _dtype_of(variable) in rounding.HALVES
 
 
 def _list_or_none(patterns):

@@ -48,12 +48,12 @@ class StatelessUpdates:
                 continue
             average.assign(self._averaged(average, variable))
             if overwrite is not None:
-                kept, new = ops.convert_to_tensor(variable), ops.cast(average, variable.dtype)
-                variable.assign(ops.where(overwrite, new, kept))
+                kept, new = self._weights(variable), ops.convert_to_tensor(average)
+                self._assign_weights(variable, ops.where(overwrite, new, kept))
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         # A copy: were the two to share a buffer, the next `fit` would donate it twice, and fail.
         for variable in trainable_variables:
             average = self._average_of(variable)
             if average is not None:
-                variable.assign(ops.copy(ops.cast(average, variable.dtype)))
+                self._assign_weights(variable, ops.copy(average))

@@ -61,7 +61,7 @@ class TensorFlowUpdates:
                 mean.assign(self._averaged(mean, variable))
                 if self.ema_overwrite_frequency:
                     due = tf.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
-                    tf.cond(due, lambda: self.assign(variable, mean), lambda: None)
+                    tf.cond(due, lambda: self._assign_weights(variable, mean), lambda: None)
 
             if is_update is None:
                 apply()
@@ -84,7 +84,7 @@ class TensorFlowUpdates:
             average = self._average_of(variable)
             if average is not None:
                 self._distribution_strategy.extended.update(
-                    _native(variable), self.assign, args=(_native(average),)
+                    _native(variable), self._assign_weights, args=(_native(average),)
                 )
 
 
