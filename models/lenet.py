@@ -8,6 +8,8 @@ Glorot-uniform kernels and zero biases.
 import keras
 from keras import layers
 
+from models import _classifier
+
 
 def lenet5(input_shape=(28, 28, 1), num_classes=10):
     """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition").
@@ -45,8 +47,7 @@ def lenet5(input_shape=(28, 28, 1), num_classes=10):
     >>> [layer.name for layer in model.layers if layer.weights]
     ['conv1', 'conv2', 'fc1', 'fc2', 'logits']
     """
-    _check("lenet5", input_shape, num_classes, least_size=12)
-    image = keras.Input(input_shape, name="image")
+    image = _classifier.image("lenet5", input_shape, num_classes, least_size=12)
     x = layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1")(image)
     x = layers.MaxPooling2D(2, name="pool1")(x)
     x = layers.Conv2D(16, 5, activation="relu", name="conv2")(x)
@@ -54,7 +55,7 @@ def lenet5(input_shape=(28, 28, 1), num_classes=10):
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(120, activation="relu", name="fc1")(x)
     x = layers.Dense(84, activation="relu", name="fc2")(x)
-    return keras.Model(image, _logits(x, num_classes), name="lenet5")
+    return keras.Model(image, _classifier.logits(x, num_classes), name="lenet5")
 
 
 def lenet_caffe(input_shape=(28, 28, 1), num_classes=10):
@@ -87,50 +88,11 @@ def lenet_caffe(input_shape=(28, 28, 1), num_classes=10):
     >>> lenet_caffe().count_params()
     431080
     """
-    _check("lenet_caffe", input_shape, num_classes, least_size=16)
-    image = keras.Input(input_shape, name="image")
+    image = _classifier.image("lenet_caffe", input_shape, num_classes, least_size=16)
     x = layers.Conv2D(20, 5, name="conv1")(image)
     x = layers.MaxPooling2D(2, name="pool1")(x)
     x = layers.Conv2D(50, 5, name="conv2")(x)
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(500, activation="relu", name="fc1")(x)
-    return keras.Model(image, _logits(x, num_classes), name="lenet_caffe")
-
-
-def _logits(x, num_classes):
-    # A softmax over bfloat16 logits loses the digits that the loss is made of.
-    policy, half = keras.config.dtype_policy(), ("bfloat16", "float16")
-    if policy.variable_dtype in half:  # the weights are to stay half, too
-        x = layers.Dense(num_classes, name="logits")(x)
-        return layers.Activation("linear", dtype="float32", name="logits_float32")(x)
-    dtype = "float32" if policy.compute_dtype in half else None
-    return layers.Dense(num_classes, name="logits", dtype=dtype)(x)
-
-
-def _check(name, input_shape, num_classes, *, least_size):
-    if (
-        not isinstance(input_shape, (tuple, list))
-        or len(input_shape) != 3
-        or not all(_is_positive_integer(size) for size in input_shape)
-    ):
-        raise ValueError(
-            f"input_shape of {name} must be three positive integers, (height, width, channels). "
-            f"Received: input_shape={input_shape!r}. A batch has no place in it, and grey images "
-            "have 1 channel: pass (28, 28, 1), for example."
-        )
-    if min(input_shape[:2]) < least_size:
-        raise ValueError(
-            f"{name} needs images of at least {least_size}x{least_size}: its convolutions and "
-            f"poolings leave nothing of smaller ones. Received: input_shape={tuple(input_shape)}. "
-            "Resize the images."
-        )
-    if not _is_positive_integer(num_classes):
-        raise ValueError(
-            f"num_classes of {name} must be a positive integer. Received: "
-            f"num_classes={num_classes!r}."
-        )
-
-
-def _is_positive_integer(value):
-    return hasattr(value, "__index__") and not isinstance(value, bool) and value.__index__() > 0
+    return keras.Model(image, _classifier.logits(x, num_classes), name="lenet_caffe")

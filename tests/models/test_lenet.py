@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import models
 from models.lenet import lenet5, lenet_caffe
 
 NETS = [lenet5, lenet_caffe]
@@ -93,18 +92,3 @@ def test_refuses_what_is_no_image_shape(net, shape):
 def test_refuses_what_is_no_number_of_classes(num_classes):
     with pytest.raises(ValueError, match="num_classes of lenet5 must be a positive integer"):
         lenet5(num_classes=num_classes)
-
-
-@pytest.mark.parametrize("name", sorted(models.MODELS))
-def test_build_finds_every_model_by_name(name):
-    model = models.build(name, input_shape=(32, 32, 3), num_classes=7)
-    assert model.name == name
-    assert model.input_shape == (None, 32, 32, 3)
-    assert model.output_shape == (None, 7)
-
-
-def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ValueError, match="'lenet-5'.*Nearest: lenet5.*lenet5, lenet_caffe"):
-        models.build("lenet-5", input_shape=(28, 28, 1), num_classes=10)
-    with pytest.raises(ValueError, match="'zzz'. The models are: lenet5"):
-        models.build("zzz", input_shape=(28, 28, 1), num_classes=10)
