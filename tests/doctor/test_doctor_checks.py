@@ -65,33 +65,15 @@ def test_tensorflow_is_required_on_its_backend_alone(distributions):
     assert by_name(_machine.installed("torch"))["backend"].state == "warning"
 
 
-TASK = ', "task": {"type": "worker", "index": 0}}'
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("{oops", "isn't JSON"),
-        ("[]", "must be an object"),
-        ('{"cluster": {"worker": ["a:1"]}}', "must be an object"),
-        ('{"cluster": {"worker": []}' + TASK, "must list"),
-        ('{"cluster": {"worker": ["a"]}' + TASK, "Received: ['a']"),
-        ('{"cluster": {"ps": ["a:1"]}' + TASK, "no such task"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "index=1"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": [], "index": "0"}}', "index='0'"),
-    ],
-)
-def test_malformed_tf_config_is_reported(text, words):
-    [found] = _machine.multi_worker({"TF_CONFIG": text})
-    assert found.state == "warning" and words in found.note and "malformed" in found.note
-
-
-def test_sound_tf_config():
+@pytest.mark.tensorflow
+def test_tf_config_is_read():
     config = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:2"]}}
     config["task"] = {"type": "worker", "index": 1}
     [found] = _machine.multi_worker({"TF_CONFIG": json.dumps(config)})
-    assert (found.state, found.value) == ("not offered", 3)
-    assert "this is worker 1 at c:2" in found.note
+    assert (found.state, found.value) == ("skipped", 3)
+    assert "this is worker 2 of a:1, b:1, c:2" in found.note
+    [found] = _machine.multi_worker({"TF_CONFIG": "{oops"})
+    assert found.state == "warning" and "must be JSON" in found.note
 
 
 @pytest.mark.tensorflow
@@ -100,8 +82,11 @@ def test_signs_of_a_tpu():
 
     [none] = _machine.tpu(tf, {})
     [named] = _machine.tpu(tf, {"TPU_NAME": "local"})
-    assert "Please provide a TPU Name to connect to." in none.note
-    assert named.value == ["TPU_NAME=local"] and "found: TPU_NAME=local" in named.note
+    # The machine itself may have some: a package, devices.
+    assert none.state == ("skipped" if none.value else "not offered")
+    assert "found: " in none.note if none.value else "TPU_NAME" in none.note
+    assert named.state == "skipped" and named.value == ["TPU_NAME=local", *none.value]
+    assert "found: TPU_NAME=local" in named.note
 
 
 def test_memory(tmp_path):

@@ -2,8 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import importlib.util
-import json
 import os
 import platform
 import re
@@ -20,8 +18,6 @@ OTHERS = (
     "numpy", "jax", "optax", "keras-hub", "scikit-learn", "tensorboard", "tensorflow-datasets",
     "numba",
 )  # fmt: skip
-TPU_VARIABLES = ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES", "TPU_LIBRARY_PATH")
-NOT_YET = "not offered yet by train.py"
 
 
 def installed(backend):
@@ -106,54 +102,29 @@ def offered(name, replicas):
 
 def multi_worker(environment=os.environ):
     """What TF_CONFIG says, if anything; value: the number of workers."""
-    state, workers, note = "not offered", None, "TF_CONFIG isn't set"
-    if text := environment.get("TF_CONFIG"):
-        try:
-            workers, note = read_tf_config(text)
-        except ValueError as error:
-            state = "warning"
-            note = f"TF_CONFIG is malformed: {error}. TensorFlow reads it: mend it, or unset it"
-    return [Finding("strategies", "multi_worker", state, workers, f"{NOT_YET}; {note}")]
+    from tf_largebatch.training.workers import read_tf_config
+
+    text = environment.get("TF_CONFIG")
+    if not text:
+        note = "TF_CONFIG isn't set; --workers and --worker_index of train.py say the same"
+        return [Finding("strategies", "multi_worker", "skipped", None, note)]
+    try:
+        workers, index = read_tf_config(text)
+    except ValueError as error:
+        note = f"{error} TensorFlow reads it, too: mend it, or unset it"
+        return [Finding("strategies", "multi_worker", "warning", None, note)]
+    note = "TF_CONFIG names no cluster"
+    if workers:
+        note = f"TF_CONFIG: this is worker {index} of {', '.join(workers)}; they aren't called"
+    return [Finding("strategies", "multi_worker", "skipped", len(workers), note)]
 
 
 def tpu(tensorflow, environment=os.environ):
     """Signs of a TPU; nothing is connected to."""
-    seen = [f"{name}={environment[name]}" for name in TPU_VARIABLES if environment.get(name)]
-    seen += ["the package libtpu"] if importlib.util.find_spec("libtpu") else []
-    seen += [device.name for device in tensorflow.config.list_physical_devices("TPU")]
-    note = f"found: {', '.join(seen)}"
-    if not seen:
-        note = (
-            f"no TPU: looked for {', '.join(TPU_VARIABLES)}, the package libtpu, TPU devices. "
-            "Without a name TPUClusterResolver refuses: 'Please provide a TPU Name to connect to.'"
-        )
-    return [Finding("strategies", "tpu", "not offered", seen, f"{NOT_YET}; {note}")]
+    from tf_largebatch.training.tpu import LOOKED_FOR, signs_of_a_tpu
 
-
-def read_tf_config(text):
-    """(number of workers, what it says) of a TF_CONFIG; ValueError says what is wrong with it.
-
-    >>> task = {"type": "worker", "index": 1}
-    >>> read_tf_config(json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": task}))
-    (2, 'TF_CONFIG: this is worker 1 at b:1; worker: a:1, b:1')
-    """
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it isn't JSON ({error})") from None
-    config = config if isinstance(config, dict) else {}
-    cluster, task = config.get("cluster"), config.get("task")
-    if not isinstance(cluster, dict) or not cluster or not isinstance(task, dict):
-        raise ValueError('it must be an object with the objects "cluster" and "task"')
-    for role, hosts in cluster.items():
-        if not isinstance(hosts, list) or not hosts or not all(
-            isinstance(host, str) and re.fullmatch(r".+:\d+", host) for host in hosts
-        ):  # fmt: skip
-            raise ValueError(f'the cluster\'s "{role}" must list "host:port". Received: {hosts!r}')
-    role, index = task.get("type"), task.get("index")
-    hosts = cluster.get(role, ()) if isinstance(role, str) else ()
-    if type(index) is not int or not 0 <= index < len(hosts):
-        raise ValueError(f"the cluster has no such task. Received: type={role!r}, index={index!r}")
-    workers = len(cluster.get("worker", ())) + len(cluster.get("chief", ()))
-    listed = "; ".join(f"{name}: {', '.join(several)}" for name, several in cluster.items())
-    return workers, f"TF_CONFIG: this is {role} {index} at {hosts[index]}; {listed}"
+    signs = signs_of_a_tpu(environment, tensorflow.config.list_physical_devices("TPU"))
+    if not signs:
+        return [Finding("strategies", "tpu", "not offered", signs, f"no sign of {LOOKED_FOR}")]
+    note = f"found: {', '.join(signs)}; not tried: a run with strategy=tpu says whether it works"
+    return [Finding("strategies", "tpu", "skipped", signs, note)]

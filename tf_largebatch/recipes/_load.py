@@ -12,7 +12,7 @@ from tf_largebatch.recipes._recipe import Recipe, same_thing
 from tf_largebatch.recipes._table import Observation, Phase, Row, Rule, Table
 
 _TOP = ("title", "source", "notes", "default_global_batch_size")
-_TABLES = ("settings", "rule", "rows", "phases", "published")
+_TABLES = ("settings", "rule", "rows", "phases", "published", "smoke")
 _MEASURED = {"seed": int, "metric": str, "value": float, "command": str}
 # The file's name is the recipe's, and a rule says how its rows scale: one place per fact.
 _KEYS = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("recipe", "scaling")]
@@ -92,6 +92,9 @@ def _table(name, content):
         with _place(f"[[phases]] number {number}"):
             _know(phase.not_in_source, [f.name for f in dataclasses.fields(Phase)])
     published = [_observation(*pair) for pair in _numbered(content, "published")]
+    with _place("[smoke]"):
+        smoke = _typed("smoke", content.get("smoke", {}), dict)
+        _know(smoke, _KEYS)
     table = Table(
         name=name,
         title=content["title"],
@@ -102,6 +105,7 @@ def _table(name, content):
         rows=tuple(rows),
         phases=tuple(phases),
         published=tuple(published),
+        smoke=types.MappingProxyType(smoke),
     )
     _agree(table)
     return table
@@ -202,6 +206,9 @@ def _agree(table):
                 )
     with _place("default_global_batch_size"):
         table.row()
+    if table.smoke:
+        with _place("[smoke]"):
+            table.smoke_run()
 
 
 @contextlib.contextmanager

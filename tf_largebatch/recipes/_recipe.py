@@ -102,6 +102,11 @@ class Recipe:
         None, "Bounds of the weight norm in the trust ratio."
     )
     trust_ratio_clip: tuple[float, float] | None = key(None, "Bounds of the trust ratio.")
+    weight_rounding: str | None = key(
+        None, "What becomes of the digits that a bfloat16 or float16 weight has no room for: kept "
+        "beside it (compensated), or rounded at random (stochastic).",
+        choices=("compensated", "stochastic"),
+    )  # fmt: skip
     clipnorm: float | None = key(None, "Largest norm of one variable's gradient.", within=ABOVE_0)
     clipvalue: float | None = key(None, "Largest size of a gradient's element.", within=ABOVE_0)
     global_clipnorm: float | None = key(None, "Largest norm of the whole gradient.", within=ABOVE_0)
@@ -116,6 +121,26 @@ class Recipe:
         "default that very list, and an empty list excludes none.",
     )
     label_smoothing: float = key(0.0, "Share of the label spread evenly.", within=BELOW_1)
+
+    # The images.
+    image_size: int | None = key(
+        None, "Height and width that images are brought to, where the data set leaves it open.",
+        within=ABOVE_0,
+    )  # fmt: skip
+    augmentation: str | None = key(
+        None,
+        "How training images are varied; by default as little as the data set allows.",
+        choices=("none", "weak", "heavy", "cifar"),
+    )
+    shuffle: str = key(
+        "global",
+        "Order of the examples: one for all workers, however many they are, or each worker's own "
+        "over its part of the data.",
+        choices=("global", "per_worker"),
+    )
+    skip_bad_records: bool = key(
+        False, "Go on without records that can't be read, and count them, instead of stopping."
+    )
 
     # The run.
     precision: str = key(

@@ -83,6 +83,7 @@ class Table:
     rows: tuple[Row, ...]
     phases: tuple[Phase, ...]
     published: tuple[Observation, ...]
+    smoke: Mapping[str, typing.Any]  # what makes of the default row a run of a minute
 
     @property
     def batch_sizes(self):
@@ -146,6 +147,28 @@ class Table:
                 f"{error} {listed}"
             ) from None
         return Resolved(recipe, True, _say(how, base), base.not_in_source)
+
+    def smoke_run(self):
+        """A run of about a minute on two CPU cores, on data that is on every machine.
+
+        It is the default row with the keys of [smoke], all of them this project's: the same
+        optimizer, schedule and kind of network, to see that the whole of it works and learns.
+
+        Returns:
+            `Resolved(recipe, derived, how, not_in_source)`.
+
+        Raises:
+            ValueError: If the recipe has none.
+
+        >>> from tf_largebatch.recipes import load
+        >>> load("lenet_lamb").smoke_run().recipe.data
+        'digits'
+        """
+        if not self.smoke:
+            raise ValueError(f"Recipe {self.name} has no smoke run. Leave --smoke out.")
+        recipe = self.row().recipe.replace(**self.smoke)
+        how = f"smoke run, {', '.join(self.smoke)} chosen by this project"
+        return Resolved(recipe, True, how, tuple(self.smoke))
 
 
 def format_batch_size(size):

@@ -14,7 +14,10 @@ FLAGS = flags.FLAGS
 
 
 def define_recipe_flags():
-    """One flag for each key of a recipe, None where it isn't given."""
+    """One flag for each key of a recipe, None where it isn't given; and --smoke."""
+    flags.DEFINE_bool(
+        "smoke", False, "The recipe's small run: about a minute on two CPU cores, embedded data."
+    )
     for field in dataclasses.fields(Recipe):
         text = field.metadata["help"]
         kind = field.type
@@ -50,7 +53,10 @@ def recipe_from_flags(default):
         if name in given:
             given[name] = tuple(given[name])
     table = recipes.load(given.pop("recipe", default))
-    resolved = table.row(given.get("global_batch_size"), scaling=given.pop("scaling", None))
+    if FLAGS.smoke:
+        resolved = table.smoke_run()
+    else:
+        resolved = table.row(given.get("global_batch_size"), scaling=given.pop("scaling", None))
     print(f"Recipe {resolved.recipe.recipe}: {table.title}. Source: {table.source}.")
     print(f"Batch {resolved.recipe.global_batch_size}: {resolved.how}.")
     recipe, dropped = from_recipe.switch_optimizer(

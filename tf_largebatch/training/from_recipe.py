@@ -22,7 +22,7 @@ _KERAS = {
 _EXCLUSIONS = {"exclude_from_weight_decay", "exclude_from_layer_adaptation"}
 _CLIPS = {"clipnorm", "clipvalue", "global_clipnorm"}
 _MOMENTS = {"beta_1", "beta_2", "epsilon"}
-_LAYERWISE = {"weight_norm_clip", "trust_ratio_clip"} | _EXCLUSIONS
+_LAYERWISE = {"weight_norm_clip", "trust_ratio_clip", "weight_rounding"} | _EXCLUSIONS
 # Which keys of a recipe each optimizer takes, beside weight_decay and the clips.
 _TAKES = {
     "lars": {"momentum", "nesterov", "trust_coefficient", "epsilon", "joint_norm", "momentum_mode"}
