@@ -16,6 +16,21 @@ PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 # What runs on any backend of Keras: the tests, and the doctests of the floors that use keras.ops only.
 ANY_BACKEND := tests $(wildcard $(addprefix tf_largebatch/,rules.py scaling.py recipes schedules.py))
 
+# Fails, and says why, where $(PYTHON) can't make the environments.
+CHECK_PYTHON := version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
+	|| { echo "Python 3.11 or later is needed. '$(PYTHON)' is: $${version:-not found, or broken}." \
+	"Name another one: make venv PYTHON=python3.11" >&2; exit 1; }; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "'$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing." \
+	"On Debian and Ubuntu: apt install python3-venv." \
+	"Or name another one: make venv PYTHON=python3.11" >&2; exit 1; }
+
+# Cloud TPU's last line of TensorFlow, in an environment of its own, and the tests that run there.
+TPU_LINE := .venv-tpu-line
+TPU_LINE_PY := $(TPU_LINE)/bin/python
+ON_TPU_LINE := $(addprefix tests/,data optimizers training test_layers.py test_losses.py \
+	test_schedules.py test_train.py)
+
 # True where .venv has a Python that starts and is new enough, and nothing is plainly missing from it.
 VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os, sys; \
 	need = ["keras", "pip", "pytest", "tensorflow"] if os.path.exists("$(STAMP)") else ["pip"]; \
@@ -23,10 +38,10 @@ VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-jax test-slow lint constraints clean
+.PHONY: help venv train test test-jax test-slow test-tpu-line lint constraints clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP) ## make .venv with all that the targets below need (about 4 GB)
 	@echo "$(VENV) is ready."
@@ -44,6 +59,9 @@ test-jax: $(STAMP) ## run the tests that need no TensorFlow on Keras' JAX backen
 test-slow: $(STAMP) ## run the slow tests
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5
 
+test-tpu-line: $(TPU_LINE)/.installed ## run the tests of training with TensorFlow 2.19, Cloud TPU's last line (about 2 GB)
+	$(TPU_LINE_PY) -m pytest -n $(JOBS) --dist worksteal $(ON_TPU_LINE) $(ARGS)
+
 lint: $(STAMP) ## check style (ruff) and types (pyright)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -55,9 +73,9 @@ constraints: $(STAMP) ## write the versions that .venv holds now to constraints.
 	@mv $(VENV)/constraints.txt constraints.txt
 	@touch $(STAMP)
 
-clean: ## remove what the tools left behind; .venv and the results of training stay
+clean: ## remove what the tools left behind; the environments and the results of training stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 ifneq ($(shell $(VENV_IS_SOUND) && echo sound),sound)
 .PHONY: $(STAMP)
@@ -66,13 +84,7 @@ endif
 $(STAMP): constraints.txt setup.py pyproject.toml
 	@if ! { $(VENV_IS_SOUND); }; then \
 		if test -e $(VENV); then echo "$(VENV) is broken or was interrupted: making it again."; fi; \
-		version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
-		|| { echo "Python 3.11 or later is needed. '$(PYTHON)' is: $${version:-not found, or broken}." \
-			"Name another one: make venv PYTHON=python3.11" >&2; exit 1; }; \
-		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "'$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing." \
-			"On Debian and Ubuntu: apt install python3-venv." \
-			"Or name another one: make venv PYTHON=python3.11" >&2; exit 1; }; \
+		$(CHECK_PYTHON); \
 		$(PYTHON) -m venv --clear $(VENV); \
 	fi
 	@rm -f $(STAMP)
@@ -83,3 +95,20 @@ $(STAMP): constraints.txt setup.py pyproject.toml
 		--no-build-isolation --editable '.[dev]'
 	@rm -f $(UNFINISHED)
 	@touch $(STAMP)
+
+ifneq ($(shell $(TPU_LINE_PY) -c 'import importlib.util as i; \
+	print(all(map(i.find_spec, ["keras", "pytest", "tensorflow"])))' 2>/dev/null),True)
+.PHONY: $(TPU_LINE)/.installed
+endif
+
+$(TPU_LINE)/.installed: constraints-tpu-line.txt
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' \
+		|| { echo "TensorFlow 2.19 has no wheels for Python 3.13 and later." \
+			"Name an older one: make test-tpu-line PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(TPU_LINE)
+	@echo "Installing into $(TPU_LINE): about 1 GB to download the first time, some minutes."
+	@$(TPU_LINE_PY) -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-tpu-line.txt
+	@$(TPU_LINE_PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(TPU_LINE_PY) -m pip check
+	@touch $@

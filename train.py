@@ -21,6 +21,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 from absl import app, flags, logging
 
 import models
@@ -147,6 +148,27 @@ def describe(recipe, splits, run, model):
     )
 
 
+def print_cost(run, model):
+    """Prints what an example, an update and the run cost, wherever they run."""
+    try:
+        operations = f"{models.multiply_adds(model):,} multiply-adds an example, forward"
+    except ValueError as error:
+        operations = f"operations not counted ({error})"
+    weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    # Gradients are reduced in float32, whatever the weights are.
+    reduced = run.total_updates * 4 * weights
+    print(
+        f"Cost: {operations}; {_nbytes(model.variables):,} bytes of weights, "
+        f"{_nbytes(model.optimizer.variables):,} of the optimizer's state. A run on several "
+        f"replicas reduces gradients {run.total_updates:,} times, {4 * weights:,} bytes each, "
+        f"{reduced / 1e9:,.4g} GB in all."
+    )
+
+
+def _nbytes(variables):
+    return sum(v.numpy().nbytes for v in variables)
+
+
 def train(recipe):
     """Runs the job of a recipe; returns the exit code."""
     strategy = make_strategy(
@@ -159,6 +181,7 @@ def train(recipe):
     splits, run, model, optimizer = prepare(recipe, strategy)
     if FLAGS.dry_run:
         describe(recipe, splits, run, model)
+        print_cost(run, model)
         from_recipe.print_exclusions(recipe, optimizer, model.trainable_variables)
         return 0
     trainer = Trainer(
