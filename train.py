@@ -11,6 +11,7 @@ mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or wh
 --preemption_exit_code says: stopped by SIGTERM (saved), or another worker was lost; start it again.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -35,7 +36,12 @@ from tf_largebatch.training.geometry import plan_batch
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged, Trainer
 from tf_largebatch.training.warm_start import warm_start
-from tf_largebatch.training.workers import LOST_WORKER_ERRORS, is_chief, number_of_workers
+from tf_largebatch.training.workers import (
+    LOST_WORKER_ERRORS,
+    is_chief,
+    name_lost_worker,
+    read_tf_config,
+)
 
 DEFAULT_RECIPE = "lenet_digits"
 METRIC = "val_accuracy"
@@ -66,6 +72,10 @@ def check(recipe):
             f"have. It has {', '.join(data.SOURCES)} and {', '.join(models.MODELS)}: the recipes "
             f"that run are {', '.join(filter(runnable, recipes.names()))}."
         )
+    several = recipe.workers or read_tf_config(os.environ.get("TF_CONFIG") or "{}")[0]
+    several = len(several) > 1 and recipe.strategy in ("auto", "multi_worker")
+    if several and recipe.model_dir is None and not (recipe.eval_only or FLAGS.dry_run):
+        raise ValueError("With several workers, give --model_dir: one folder that all of them see.")
     if recipe.resume and recipe.model_dir is None:
         raise ValueError("--resume must be told which run: give its --model_dir.")
     if recipe.eval_only and (recipe.model_dir is None) == (recipe.init_from is None):
@@ -82,6 +92,14 @@ def check(recipe):
         )
 
 
+def settings_of_all_workers(recipe):
+    """What must be the same on every worker, for them to train together."""
+    own = {"worker_index", "data_dir"}
+    settings = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in own}
+    # As JSON has it, in which the workers tell each other.
+    return json.loads(json.dumps(settings | {"dry_run": FLAGS.dry_run}))
+
+
 def runnable(name):
     """Whether this version has the model and the data of a recipe."""
     recipe = recipes.load(name).rows[0].recipe
@@ -90,7 +108,6 @@ def runnable(name):
 
 def prepare(recipe, strategy):
     """Data, model, optimizer and their length in updates, all checked; nothing is written."""
-    check(recipe)
     plan_batch(
         recipe.global_batch_size,
         replicas=strategy.num_replicas_in_sync,
@@ -171,13 +188,12 @@ def _nbytes(variables):
 
 def train(recipe):
     """Runs the job of a recipe; returns the exit code."""
+    check(recipe)
     strategy = make_strategy(
         recipe.strategy, num_replicas=recipe.num_replicas, workers=recipe.workers,
         worker_index=recipe.worker_index, tpu=recipe.tpu, tpu_zone=recipe.tpu_zone,
-        tpu_project=recipe.tpu_project,
+        tpu_project=recipe.tpu_project, settings=settings_of_all_workers(recipe),
     )  # fmt: skip
-    if number_of_workers(strategy) > 1 and (recipe.model_dir or recipe.init_from) is None:
-        raise ValueError("With several workers, give --model_dir: one folder that all of them see.")
     splits, run, model, optimizer = prepare(recipe, strategy)
     if FLAGS.dry_run:
         describe(recipe, splits, run, model)
@@ -338,13 +354,13 @@ def main(arguments):
         try:
             return train(recipe)
         except LOST_WORKER_ERRORS as error:
-            if recipe.strategy not in ("auto", "multi_worker"):
+            if recipe.strategy not in ("auto", "multi_worker") or os.environ.get("TRACEBACK"):
                 raise
             print(
-                "\ntrain.py: another worker is lost, or the network to it: "
-                f"{str(error).splitlines()[0]} What was saved is kept. Start the same command on "
-                "all workers again, with --model_dir and --resume, to go on from the last "
-                "checkpoint.",
+                f"\ntrain.py: {name_lost_worker(error)} is lost, or the network to it. What was "
+                "saved is kept. Start the same command on all workers again, with --model_dir and "
+                "--resume, to go on from the last checkpoint. (TRACEBACK=1 shows TensorFlow's "
+                "error.)",
                 file=sys.stderr,
             )
             return recipe.preemption_exit_code

@@ -486,3 +486,30 @@ def test_bad_flag_on_the_command_line(tmp_path):
         assert running.wait(60) == 2
     assert "train.py: Unknown command line flag 'epoch'" in out
     assert "Traceback" not in out
+
+
+def test_a_run_is_evaluated_on_the_devices_of_the_command(run, tmp_path):
+    """Not on those that it was trained on, which may be several hosts."""
+    code, out, _ = run(*SHORT, "--num_replicas=2", f"--model_dir={tmp_path / 'r'}")
+    assert code == 0
+    path = tmp_path / "r" / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"workers": ["192.0.2.1:1", "192.0.2.2:1"], "strategy": "multi_worker"}
+    path.write_text(json.dumps(config))
+    code, evaluated, err = run("--eval_only", f"--model_dir={tmp_path / 'r'}")
+    assert (code, err) == (0, "")
+    assert result(evaluated)["loss"] == pytest.approx(result(out)["loss"], abs=1e-5)
+
+
+def test_workers_must_share_a_folder(run, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    code, _, err = run("--workers=127.0.0.1:1001,127.0.0.1:1002", "--worker_index=0")
+    assert code == 2
+    assert "give --model_dir: one folder that all of them see" in err
+
+
+def test_dry_run_prints_the_cost(run):
+    code, out, _ = run("--dry_run", "--epochs=60")
+    assert code == 0
+    assert "Cost: 416,520 multiply-adds an example, forward; 246,824 bytes of weights" in out
+    assert "reduces gradients 337 times, 246,824 bytes each, 0.08318 GB in all" in out

@@ -48,8 +48,8 @@ def train(strategy, optimizer, precision, *, examples_per_group=None, folder=Non
     from tf_largebatch.training.trainer import Trainer
 
     source = data()
+    keras.utils.clear_session(free_memory=False)  # which also resets the policy
     keras.config.set_dtype_policy(precision)
-    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(3)
     with strategy.scope():
         inputs = keras.Input((6,))
@@ -81,8 +81,8 @@ def train(strategy, optimizer, precision, *, examples_per_group=None, folder=Non
     # 32 examples in batches of 5 and then of 20: none fits the two replicas.
     logs = [trainer.evaluate(evaluation_batches(source, batch_size=size)) for size in (5, 20)]
     keras.config.set_dtype_policy("float32")
-    state = [*model.variables, *model.optimizer.variables]
-    return np.concatenate([np.ravel(v.numpy()).astype(np.float64) for v in state]), logs, trainer
+    state = [np.float64(v.numpy()) for v in [*model.variables, *model.optimizer.variables]]
+    return state, logs, trainer
 
 
 def main(index, first_port, second_port, folder, *names):
@@ -97,14 +97,16 @@ def main(index, first_port, second_port, folder, *names):
     found = {}
     for name, optimizer, precision, options in jobs(names):
         state, logs, trainer = train(strategy, optimizer, precision, **options)
-        found[name] = state
+        found |= {f"{name}, {i}": array for i, array in enumerate(state)}
+        assert ("float16" in name) == hasattr(trainer.model.optimizer, "dynamic_scale")
         found[f"{name}, logs"] = [value for log in logs for value in log.values()]
     # Stopped within the second epoch, where the metrics have parts on both workers; and gone on.
     checkpoints = str(pathlib.Path(folder) / "checkpoints")
     train(strategy, lambda: LAMB(0.01), "float32", folder=checkpoints, stop=3)
     resumed, _, _ = train(strategy, lambda: LAMB(0.01), "float32", folder=checkpoints)
-    found["resumed"] = resumed
-    found["straight"], _, trainer = train(strategy, lambda: LAMB(0.01), "float32")
+    straight, _, trainer = train(strategy, lambda: LAMB(0.01), "float32")
+    for one, other in zip(resumed, straight, strict=True):
+        np.testing.assert_array_equal(one, other)
     # Asked on one of them, all stop, at the same update.
     trainer.model.stop_training = index == "1"
     found["stops"] = [trainer._stops()]

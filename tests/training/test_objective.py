@@ -111,6 +111,24 @@ def test_several_losses(layout, kind):
     assert loss == pytest.approx(value + 0.25 * other, rel=1e-5)
 
 
+def test_a_dict_of_outputs_has_its_own_keys():
+    """As in Keras: not the names of the layers."""
+    x, y, _ = data()
+
+    def make():
+        inputs = keras.Input((5, 3))
+        first, second = (keras.layers.Dense(1, use_bias=False, name=n)(inputs) for n in "qp")
+        model = keras.Model(inputs, {"a": first, "b": second})
+        model.compile(keras.optimizers.SGD(1.0), loss={"a": "mse", "b": "mse"})
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    before, moved, _ = steps((1, None), make, (x, {"a": y, "b": 2 * y}))
+    for w, step, labels in zip(before, moved, (y, 2 * y), strict=True):
+        expected, _ = gradient(x, labels, w, np.ones((8, 5)))
+        np.testing.assert_allclose(step, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_an_output_without_a_loss_is_left_alone():
     x, y, _ = data()
     make = lambda: linear(["a", "b"], {"a": "mse", "b": None})  # noqa: E731

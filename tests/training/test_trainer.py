@@ -314,3 +314,67 @@ def test_refused_models():
 def test_divergence_names_the_update():
     with pytest.raises(Diverged, match=r"The loss is (nan|inf) at update \d"):
         trained(lambda: keras.optimizers.SGD(1e38))
+
+
+def test_clips_stay_in_the_optimizer():
+    """A second trainer of the same model, and a saved model, still have them."""
+    data = source()
+    model = small_model(keras.optimizers.SGD(0.1, global_clipnorm=1e-3))
+    for _ in range(2):
+        before = weights(model)
+        trainer = Trainer(model, data.images, data.labels, global_batch_size=24)
+        trainer.fit(
+            training_batches(data, global_batch_size=24, seed=1, total_updates=1),
+            num_examples=96, total_updates=1, verbose=0,
+        )  # fmt: skip
+        assert np.linalg.norm(weights(model) - before) <= 1.01e-4
+    assert model.optimizer.get_config()["global_clipnorm"] == 1e-3
+
+
+def test_each_gradient_is_reduced_once():
+    """Of Keras' optimizers, and with loss scaling, too: there are as many sums as with LAMB."""
+    import tensorflow as tf
+
+    def sums(make, policy="float32"):
+        keras.config.set_dtype_policy(policy)
+        data = source()
+        with strategy_of(2).scope():
+            model = small_model(make())
+        trainer = Trainer(model, data.images, data.labels, global_batch_size=24)
+        batches = training_batches(data, global_batch_size=24, seed=1, total_updates=1)
+        iterator = iter(trainer.distribute(batches))
+        graph = trainer.run_updates.get_concrete_function(iterator, tf.constant(1)).graph
+        definition = graph.as_graph_def()
+        nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+        return sum(n.op == "AddN" for n in nodes)
+
+    ours = sums(lambda: LAMB(0.1))
+    assert sums(lambda: keras.optimizers.SGD(0.1)) == ours
+    assert sums(lambda: LAMB(0.1), "mixed_float16") <= ours + 2  # and the check for infinities
+
+
+def test_frozen_weights_are_left_alone():
+    """Not even the rounding of a mean over three replicas touches them."""
+    data = source()
+    with strategy_of(3).scope():
+        model = small_model(LAMB(0.1), normalise=True)
+        model.get_layer("a").trainable = False
+        model.get_layer("bn").trainable = False
+        model.get_layer("bn").moving_mean.assign(np.full(8, 0.1, "float32"))
+        model.compile(LAMB(0.1), loss=model.loss)
+        model.optimizer.build(model.trainable_variables)
+    frozen = [*model.get_layer("a").variables, *model.get_layer("bn").variables]
+    before = [v.numpy() for v in frozen]
+    trainer = Trainer(model, data.images, data.labels, global_batch_size=24)
+    trainer.fit(
+        training_batches(data, global_batch_size=24, seed=1, total_updates=3),
+        num_examples=96, total_updates=3, verbose=0,
+    )  # fmt: skip
+    for variable, value in zip(frozen, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_weights_that_are_not_finite_at_a_checkpoint_are_divergence(tmp_path):
+    with pytest.raises(Diverged, match="After update 1 the variable .* holds NaN or infinity"):
+        trained(lambda: keras.optimizers.SGD(1e39), folder=tmp_path, every=1, calls=1)
+    assert not list(tmp_path.iterdir())

@@ -85,9 +85,10 @@ def recipe_of_run():
             f"There is no run to evaluate in model_dir. Received: {FLAGS.model_dir}, which has no "
             f"{run_folder.CONFIG} that can be read."
         )
-    config |= {"model_dir": FLAGS.model_dir, "eval_only": True, "resume": False}
-    config |= {"max_updates": None, "init_from": FLAGS.init_from}
-    return Recipe(**config)
+    # What the run is, is in its folder; where and how it is looked at now, in the command.
+    config = {k: v for k, v in config.items() if k not in run_folder.MAY_CHANGE}
+    given = {k: FLAGS[k].value for k in run_folder.MAY_CHANGE if FLAGS[k].present}
+    return Recipe(**config | given | {"init_from": FLAGS.init_from, "resume": False})
 
 
 def _number(name, text):

@@ -43,7 +43,10 @@ class Objective:
                 "a layer or a loss."
             )
         compiled = model._compile_loss
-        names = list(getattr(model, "output_names", None) or [])
+        # A dict of outputs is keyed as the user keyed it; a list by the names of its layers.
+        outputs = getattr(model, "_outputs_struct", None)
+        names = sorted(outputs) if isinstance(outputs, dict) else getattr(model, "output_names", [])
+        names = list(names or [])
         self._names = names
         self._losses = [_per_example(loss) for loss in self._in_order(model.loss, "loss")]
         if not any(self._losses):

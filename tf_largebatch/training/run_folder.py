@@ -13,7 +13,7 @@ from tf_largebatch.training import checkpoint, files
 
 CONFIG = "config.json"
 # Keys that may differ between the start of a run and its resumption.
-_MAY_CHANGE = {
+MAY_CHANGE = {
     "model_dir", "resume", "checkpoint_every", "max_updates", "target_metric", "profile_updates",
     "eval_only", "steps_per_loop", "data_dir", "strategy", "num_replicas", "micro_batch_size",
     "jit", "workers", "worker_index", "tpu", "tpu_zone", "tpu_project", "preemption_exit_code",
@@ -32,7 +32,8 @@ def open_run(model_dir, recipe, *, resume):
         ValueError: if it is a file, can't be written to, isn't empty and `resume` is False, or
             holds a run of another configuration. Nothing in it has been changed then.
     """
-    config = {k: v for k, v in dataclasses.asdict(recipe).items() if v is not None}
+    config = dataclasses.asdict(recipe) | {"worker_index": None}  # the same for all workers
+    config = {k: v for k, v in config.items() if v is not None}
     path = os.path.join(model_dir, CONFIG)
     try:
         if files.kind(model_dir) == "file":
@@ -75,7 +76,7 @@ def _check_same_run(path, config, model_dir):
         ) from None
     differs = [
         f"{key} {before.get(key)!r} -> {config.get(key)!r}"
-        for key in sorted((before.keys() | config.keys()) - _MAY_CHANGE)
+        for key in sorted((before.keys() | config.keys()) - MAY_CHANGE)
         if before.get(key) != config.get(key)
     ]
     if differs:

@@ -4,12 +4,16 @@ The gradient is that of  sum(weight * loss) / sum(weight) + regularisers  over t
 however it is cut into replicas and micro-batches; with several outputs, of the sum of these.
 """
 
+import contextlib
+
 import tensorflow as tf
 
 from tf_largebatch.layers import GroupBatchNormalization
 from tf_largebatch.optimizers import LayerwiseOptimizer
 from tf_largebatch.rules import norm
 from tf_largebatch.training.objective import Objective
+
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 class Step:
@@ -51,13 +55,19 @@ class Step:
                 "replicas. Leave jit out, or take groups that fit in a replica's micro-batch of "
                 f"{plan.micro_batch_size}."
             )
-        # Ours reduce and clip by themselves; for Keras' own it is done here, in the right order.
+        # Ours reduce and clip by themselves; for others it is done here, in the right order.
         self.ours = isinstance(model.optimizer, LayerwiseOptimizer)
+        self.inner = inner
         self.clips = {}
         if not isinstance(inner, LayerwiseOptimizer):
-            for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-                self.clips[name] = getattr(inner, name)
-                setattr(inner, name, None)
+            self.clips = {name: getattr(inner, name) for name in _CLIPS}
+        self.statistics = [
+            v
+            for layer in _layers(model)
+            if layer.trainable
+            for v in layer._non_trainable_variables
+            if tf.as_dtype(v.dtype).is_floating
+        ]
 
     def update(self, inputs, labels, weights=None):
         """One update from this replica's share of the global batch.
@@ -168,10 +178,23 @@ class Step:
         context = tf.distribute.get_replica_context()
         reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [grads[j] for j in reached])
         reduced = self._clip(reduced, getattr(optimizer, "dynamic_scale", 1.0))
-        # Keras sums over replicas once more, whatever it is given: equal shares, then.
         for j, g in zip(reached, reduced, strict=True):
-            grads[j] = g / self.plan.replicas
-        optimizer.apply(grads, self.variables)
+            grads[j] = g
+        with self._reduced_and_clipped():
+            optimizer.apply(grads, self.variables)
+
+    @contextlib.contextmanager
+    def _reduced_and_clipped(self):
+        """While this is traced, the inner optimizer neither reduces nor clips a second time."""
+        for name in self.clips:
+            setattr(self.inner, name, None)
+        self.inner.__dict__["_all_reduce_sum_gradients"] = list
+        try:
+            yield
+        finally:
+            for name, limit in self.clips.items():
+                setattr(self.inner, name, limit)
+            self.inner.__dict__.pop("_all_reduce_sum_gradients", None)
 
     def _clip(self, grads, scale):
         """By value, then by one of the norms, as `LayerwiseOptimizer`; limits times loss scale."""
@@ -196,19 +219,15 @@ class Step:
 
     def _synchronise_statistics(self):
         """Moving statistics become the mean over replicas: Keras lets each keep its own."""
-        if self.plan.replicas == 1:
+        if self.plan.replicas == 1 or not self.statistics:
             return
-        statistics = [
-            v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating
+        wide = [
+            tf.cast(tf.convert_to_tensor(v), _at_least_float32(v.dtype)) for v in self.statistics
         ]
-        if not statistics:
-            return
         context = tf.distribute.get_replica_context()
-        means = context.all_reduce(
-            tf.distribute.ReduceOp.MEAN, [tf.identity(tf.convert_to_tensor(v)) for v in statistics]
-        )
-        for variable, mean in zip(statistics, means, strict=True):
-            variable.assign(mean)
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in wide])
+        for variable, mean in zip(self.statistics, means, strict=True):
+            variable.assign(tf.cast(mean, variable.dtype))
 
 
 def _map(function, structure):

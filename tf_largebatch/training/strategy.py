@@ -11,7 +11,7 @@ NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 def make_strategy(
     name="auto", *, num_replicas=None, workers=None, worker_index=None, tpu=None, tpu_zone=None,
-    tpu_project=None,
+    tpu_project=None, settings=None,
 ):  # fmt: skip
     """The strategy of this name. Call it before anything else of TensorFlow.
 
@@ -22,7 +22,7 @@ def make_strategy(
             "auto": tpu where one is named, multi_worker where workers are, by argument or by
             TF_CONFIG, mirrored where there are several GPUs or `num_replicas` is above 1.
         num_replicas: int or None. With workers and TPUs it is checked, not chosen.
-        workers, worker_index: as in `multi_worker_strategy`.
+        workers, worker_index, settings: as in `multi_worker_strategy`.
         tpu, tpu_zone, tpu_project: as in `make_tpu_strategy`.
 
     Returns:
@@ -39,6 +39,11 @@ def make_strategy(
         name = "tpu"
     if name == "auto" and (workers is not None or len(told) > 1):
         name = "multi_worker"
+    if name == "auto" and worker_index is not None:
+        raise ValueError(
+            f"worker_index belongs to workers. Received: worker_index={worker_index} without "
+            "workers. Give both, or let TF_CONFIG say both."
+        )
     for argument, value, needed in (
         ("workers", workers, "multi_worker"), ("worker_index", worker_index, "multi_worker"),
         ("tpu", tpu, "tpu"), ("tpu_zone", tpu_zone, "tpu"), ("tpu_project", tpu_project, "tpu"),
@@ -54,7 +59,7 @@ def make_strategy(
 
             made = make_tpu_strategy(tpu or "", zone=tpu_zone, project=tpu_project)
         else:
-            made = multi_worker_strategy(workers, worker_index)
+            made = multi_worker_strategy(workers, worker_index, settings=settings)
         if num_replicas not in (None, made.num_replicas_in_sync):
             raise ValueError(
                 f"strategy={name} has {made.num_replicas_in_sync} replicas here, as the devices "

@@ -28,7 +28,7 @@ class Trainer:
     The step is our own (`tf_largebatch.training.step`), several updates to one host call, with
     Keras' callbacks around it. Unlike `fit` it takes a global batch of any size in micro-batches,
     can begin and end at any update, saves at any update, and stops at the first loss that isn't
-    finite.
+    finite. Dropout is Keras': its masks are the same on all replicas.
 
     Args:
         model: a model compiled, with `weighted_metrics`, in the scope of a `tf.distribute.Strategy`
@@ -57,7 +57,7 @@ class Trainer:
             micro_batch_size=micro_batch_size,
         )
         self.updates_per_call = updates_per_call
-        self.stop_signal = None
+        self.stop_signal, self._signal_here = None, None
         with strategy.scope():
             build_metrics(model, inputs, labels)
         step = Step(model, self.plan, jit=jit)
@@ -197,9 +197,10 @@ class Trainer:
         def save(update):
             if checkpoint_dir is not None:
                 progress["callbacks"] = callback_state(callbacks)
-                checkpoint.save(
-                    checkpoint_dir, model, update=update, progress=progress, write=write
-                )
+                with _divergence():
+                    checkpoint.save(
+                        checkpoint_dir, model, update=update, progress=progress, write=write
+                    )
 
         if checkpoint_dir is not None:
             callback_state(callbacks)  # what can't be saved is refused before the first update
@@ -220,7 +221,7 @@ class Trainer:
                     )
                     callback_list.on_epoch_begin(epoch)
                     logs, began_at, began = {}, update, time.perf_counter()
-                    while update < min(epoch_end, end) and not self._stops(within_epoch=True):
+                    while update < min(epoch_end, end) and not self._stops():
                         stops = [epoch_end, end, update + self.updates_per_call]
                         stops += [cut for cut in cuts if cut > update]
                         if checkpoint_every:
@@ -246,6 +247,7 @@ class Trainer:
                         if not checkpoint_every or due:
                             save(update)
                             saved_at = update
+                self._stops()  # whoever was asked since: all workers end alike
                 if saved_at != update:
                     _check_weights(model, update)
                     save(update)
@@ -264,14 +266,14 @@ class Trainer:
             )
         return logs | {"learning_rate": self._rate_of(update + count - 1)}
 
-    def _stops(self, *, within_epoch=False):
+    def _stops(self):
         """Whether to stop here: all workers at the same update, whichever was asked to."""
         signals = (signal.SIGINT, signal.SIGTERM)
-        asked = [bool(self.model.stop_training), *(self.stop_signal == s for s in signals)]
+        asked = [bool(self.model.stop_training), *(self._signal_here == s for s in signals)]
         stop, *caught = self.workers.anyone(asked)
         for number in [s for s, was in zip(signals, caught, strict=True) if was]:
             self.stop_signal = number
-        return any(caught) or (stop and not within_epoch)
+        return stop or any(caught)
 
     def _rate_of(self, update):
         """The learning rate that this update used or will use; the first one is update 0."""
@@ -303,8 +305,14 @@ def _filled(batch, replicas):
 
 
 def _check_weights(model, update):
-    try:
+    with _divergence():
         checkpoint.check_finite(model, update)
+
+
+@contextlib.contextmanager
+def _divergence():
+    try:
+        yield
     except checkpoint.NonFiniteWeightsError as error:
         raise Diverged(str(error)) from None
 
@@ -320,11 +328,14 @@ def build_metrics(model, inputs, labels):
 
 @contextlib.contextmanager
 def _caught_signals(trainer):
-    """SIGINT and SIGTERM ask the trainer to stop after this call; a second one stops at once."""
+    """SIGINT and SIGTERM ask the trainer to stop after this call; a second one breaks it off.
+
+    Python hears neither before the call under way returns.
+    """
     before = {}
 
     def ask(number, _):
-        trainer.stop_signal = signal.Signals(number)
+        trainer._signal_here = signal.Signals(number)
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():  # elsewhere, signals can't be caught

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 
 import tensorflow as tf
@@ -18,6 +19,8 @@ import tensorflow as tf
 # The workers must have come after so many seconds, and miss one whose heartbeat stops for so many.
 START_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 20
+# As long as a worker's own port may be held by the process before it.
+PORT_TIMEOUT_S = 60
 # What TensorFlow raises on a worker whose peers are gone.
 LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
@@ -66,20 +69,28 @@ def _is_address(address):
     return isinstance(address, str) and re.fullmatch(r".+:\d{1,5}", address) is not None
 
 
-def multi_worker_strategy(workers=None, worker_index=None):
+def multi_worker_strategy(workers=None, worker_index=None, *, settings=None):
     """Waits until all workers are there; returns their `MultiWorkerMirroredStrategy`.
 
     Args:
         workers: addresses "host:port" of all workers, the chief first, the same list on each of
             them; None: those of TF_CONFIG.
         worker_index: which of them this process is; None with `workers=None`.
+        settings: JSON-serialisable dict that must be equal on all workers, such as the batch size
+            and the seed: with others they would wait for each other, or train wrongly in silence.
 
     Raises:
         ValueError: if these contradict TF_CONFIG or each other, TensorFlow has already started,
-            this worker's port is taken, or a worker didn't come within START_TIMEOUT_S.
+            this worker's port is taken, a worker didn't come within START_TIMEOUT_S, or has other
+            settings.
     """
     told = os.environ.get("TF_CONFIG", "")
     if workers is None:
+        if worker_index is not None:
+            raise ValueError(
+                f"worker_index belongs to workers. Received: worker_index={worker_index} without "
+                "workers. Give both, or let TF_CONFIG say both."
+            )
         workers, worker_index = read_tf_config(told) if told else ([], 0)
         if not workers:
             raise ValueError(
@@ -107,10 +118,11 @@ def multi_worker_strategy(workers=None, worker_index=None):
         os.environ["TF_CONFIG"] = told or json.dumps(
             {"cluster": {"worker": workers}, "task": {"type": "worker", "index": worker_index}}
         )
-    meet(workers, worker_index, timeout_s=START_TIMEOUT_S)
+    meet(workers, worker_index, settings or {}, timeout_s=START_TIMEOUT_S)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     _configure_heartbeat(resolver.cluster_spec())
-    # Should one be lost just now, TensorFlow would wait for ever, and no Python run meanwhile.
+    # Should one be lost just now, TensorFlow would wait for ever, and no Python run meanwhile: this
+    # ends the process with code 1 and a dump of where it waits.
     faulthandler.dump_traceback_later(START_TIMEOUT_S, exit=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
@@ -125,41 +137,97 @@ def multi_worker_strategy(workers=None, worker_index=None):
         faulthandler.cancel_dump_traceback_later()
 
 
-def meet(workers, index, *, timeout_s):
-    """Returns when every worker can be reached; each listens at its address meanwhile.
+def meet(workers, index, settings, *, timeout_s):
+    """Returns when all workers have greeted each other; each listens at its address meanwhile.
+
+    Of each two the one with the higher index calls. A greeting is a line of JSON.
 
     Raises:
-        ValueError: if this worker's port is taken, or another can't be reached in time.
+        ValueError: if this worker's port is taken, another one didn't come in time, or has other
+            settings.
     """
-    missing = {i: address for i, address in enumerate(workers) if i != index}
-    port = int(workers[index].rpartition(":")[2])
-    deadline = time.monotonic() + timeout_s
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("", port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(
-                f"Worker {index} can't listen at its address. Received: {workers[index]} "
-                f"({error}). Name a port that is free on this host."
-            ) from None
-        listener.listen(len(workers))
-        while missing:
-            for i, address in list(missing.items()):
-                host, _, other_port = address.rpartition(":")
-                # Whether it is waiting here or has gone on to TensorFlow, something listens there.
-                with contextlib.suppress(OSError):
-                    socket.create_connection((host.strip("[]"), int(other_port)), 2).close()
-                    del missing[i]
-            if missing and time.monotonic() > deadline:
-                names = ", ".join(f"worker {i} at {address}" for i, address in missing.items())
+    began = time.monotonic()
+    greeting = json.dumps({"worker": index, "of": workers, "settings": settings}) + "\n"
+    met, strangers, said = {}, set(), began + 5
+    with _listener(workers[index], index, began + min(timeout_s, PORT_TIMEOUT_S)) as listener:
+        while missing := {i: w for i, w in enumerate(workers) if i != index and i not in met}:
+            for i, address in missing.items():
+                if i < index:
+                    host, _, port = address.rpartition(":")
+                    place = (host.strip("[]"), int(port))
+                    with contextlib.suppress(OSError), socket.create_connection(place, 2) as peer:
+                        _greet(peer, greeting, met, strangers, address)
+            with contextlib.suppress(TimeoutError):
+                peer, _ = listener.accept()
+                with peer, contextlib.suppress(OSError):
+                    _greet(peer, greeting, met, strangers, "this worker's port")
+            now = time.monotonic()
+            names = ", ".join(f"worker {i} at {address}" for i, address in missing.items())
+            if now > began + timeout_s:
+                others = f" Something else answers at {', '.join(strangers)}." if strangers else ""
                 raise ValueError(
                     f"Not all workers came within {timeout_s:g} s. Missing, seen from worker "
-                    f"{index}: {names}. Start the same command on each host, with the same list "
-                    "of workers, and let its ports through."
+                    f"{index}: {names}.{others} Start the same command on each host, with the same "
+                    "list of workers, and let its ports through."
                 )
-            if missing:
+            if now > said and missing.keys() - met.keys():
+                print(f"Waiting for {names}.", file=sys.stderr, flush=True)
+                said = now + 30
+    _check_same({**met, index: {"of": workers, "settings": settings}}, index)
+
+
+def _listener(address, index, deadline):
+    """A socket that listens at this worker's port, on all of the host's names."""
+    port = int(address.rpartition(":")[2])
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.settimeout(0.2)
+    while True:
+        try:
+            listener.bind(("", port))
+            listener.listen()
+            return listener
+        except (OSError, OverflowError) as error:
+            # The process before this one, as it ends, may hold the port for a moment.
+            if time.monotonic() < deadline and isinstance(error, OSError):
                 time.sleep(0.2)
+                continue
+            listener.close()
+            raise ValueError(
+                f"Worker {index} can't listen at its address. Received: {address} ({error}). Name "
+                "a port that is free on this host."
+            ) from None
+
+
+def _greet(peer, greeting, met, strangers, address):
+    """Sends this worker's greeting and takes the other's down in `met`."""
+    peer.settimeout(2)
+    peer.sendall(greeting.encode())
+    with peer.makefile("rb") as lines:
+        line = lines.readline(2**20)
+    try:
+        found = json.loads(line)
+        met[found["worker"]] = found
+    except (ValueError, TypeError, KeyError):
+        strangers.add(address)
+
+
+def _check_same(met, index):
+    """ValueError where workers were started with other lists or settings than this one."""
+    mine = {"workers": met[index]["of"], **met[index]["settings"]}
+    differs = []
+    for i, found in sorted(met.items()):
+        theirs = {"workers": found["of"], **found["settings"]}
+        differs += [
+            f"{key}={theirs.get(key)!r} on worker {i}, {mine.get(key)!r} here"
+            for key in sorted(mine.keys() | theirs.keys())
+            if theirs.get(key) != mine.get(key)
+        ]
+    if differs:
+        raise ValueError(
+            f"The workers were started with different settings. Received: {'; '.join(differs[:4])} "
+            f"(worker {index}). Start the same command on all of them, but for worker_index."
+        )
 
 
 def _configure_heartbeat(cluster):
@@ -181,6 +249,17 @@ def _configure_heartbeat(cluster):
             shutdown_barrier_timeout_in_ms=HEARTBEAT_TIMEOUT_S * 1000,
             coordinated_jobs=jobs,
         )
+
+
+def name_lost_worker(error):
+    """The worker that TensorFlow misses, as far as its error says: "worker 1", or "a worker".
+
+    >>> name_lost_worker("{{node _device_/job:worker/replica:0/task:0/device:CPU:0}} aborted: \\n"
+    ...                  "/job:worker/replica:0/task:1 is unhealthy")
+    'worker 1'
+    """
+    tasks = re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)(?![\d/])", str(error))
+    return f"worker {tasks[0]}" if len(set(tasks)) == 1 else "a worker"
 
 
 def is_chief(strategy):
