@@ -11,6 +11,7 @@ mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or wh
 --preemption_exit_code says: stopped by SIGTERM (saved), or another worker was lost; start it again.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -113,7 +114,7 @@ def prepare(recipe, strategy):
         replicas=strategy.num_replicas_in_sync,
         micro_batch_size=recipe.micro_batch_size,
     )
-    splits = data.load(recipe.data, data_dir=recipe.data_dir)
+    splits = data.load(recipe.data, data_dir=recipe.data_dir, **data_options(recipe))
     run = from_recipe.length(recipe, splits.train.num_examples)
     if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
         raise ValueError(
@@ -124,14 +125,15 @@ def prepare(recipe, strategy):
     # Made once here, so that a batch larger than the data is refused before anything is written.
     training_batches(
         splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
-        total_updates=run.total_updates,
+        total_updates=run.total_updates, shuffle=recipe.shuffle,
     )  # fmt: skip
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = models.build(
-            recipe.model, input_shape=splits.train.input_shape, num_classes=splits.train.num_classes
-        )
+            recipe.model, input_shape=splits.train.input_shape,
+            num_classes=splits.train.num_classes, **model_options(recipe),
+        )  # fmt: skip
         optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
         model.compile(
             optimizer=optimizer,
@@ -147,6 +149,39 @@ def prepare(recipe, strategy):
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
     return splits, run, model, optimizer
+
+
+def model_options(recipe):
+    """The options of the network's function, as Python values; a word is a string."""
+    options = {}
+    for text in recipe.model_options:
+        name, sign, value = text.partition("=")
+        if not (name.isidentifier() and sign):
+            raise ValueError(
+                'model_options must each be "name=value". Received: model_options='
+                f"{list(recipe.model_options)}."
+            )
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
+
+
+def data_options(recipe):
+    """The keys of the recipe that its data source is to be asked for, where they are set."""
+    options = {key: getattr(recipe, key) for key in ("image_size", "augmentation")}
+    options["skip_bad_records"] = recipe.skip_bad_records or None
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def report_bad_records(splits):
+    """Says which records were passed over, if any were."""
+    for name, source in (("training", splits.train), ("held-out", splits.test)):
+        bad = source.bad_records
+        if bad:
+            first = "; ".join(f"{record}: {why}" for record, why in list(bad.items())[:3])
+            print(f"{len(bad)} {name} records can't be read and were passed over: {first}.")
 
 
 def describe(recipe, splits, run, model):
@@ -201,7 +236,7 @@ def train(recipe):
         from_recipe.print_exclusions(recipe, optimizer, model.trainable_variables)
         return 0
     trainer = Trainer(
-        model, splits.train.images, splits.train.labels,
+        model, np.zeros((1, *splits.train.input_shape), np.float32), np.zeros(1, np.int32),
         global_batch_size=recipe.global_batch_size,
         micro_batch_size=recipe.micro_batch_size,
         updates_per_call=recipe.steps_per_loop or 20,
@@ -243,7 +278,7 @@ def train(recipe):
         return training_batches(
             splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
             first_update=first_update, total_updates=run.total_updates,
-            pipeline=pipeline, num_pipelines=pipelines,
+            pipeline=pipeline, num_pipelines=pipelines, shuffle=recipe.shuffle,
         )  # fmt: skip
 
     found = callbacks(recipe, model_dir, restored is not None, progress, chief=chief)
@@ -283,6 +318,7 @@ def train(recipe):
     found[0].set_model(model)
     found[0].on_epoch_end(progress.get("epochs_done", 0), {METRIC: logs["accuracy"]})
     save_model(model, os.path.join(model_dir, "final.keras"), write=chief)
+    report_bad_records(splits)
     status = "done" if updates == run.total_updates else "stopped early"
     report(
         recipe, status, logs, chief=chief, best=progress.get("best"), updates=updates,

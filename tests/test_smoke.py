@@ -10,10 +10,15 @@ import pytest
 from tf_largebatch.recipes import load, names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Held-out accuracy that seed 0 must reach.
+# Held-out accuracy that seed 0 must reach: chance is 0.1 on digits, 0.125 on crops.
 REACHED = {
+    "alexnet_bn_lars": 0.5,
+    "alexnet_lars": 0.45,
+    "davidnet_lamb": 0.75,
     "lenet_lamb": 0.95,
-    "mnist_lstm_legw": 0.90,
+    "mnist_lstm_legw": 0.85,
+    "resnet50_lamb": 0.5,
+    "resnet50_lars": 0.5,
 }
 
 

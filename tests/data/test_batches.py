@@ -13,6 +13,20 @@ from tf_largebatch.data.source import ArraySource
 pytestmark = pytest.mark.tensorflow
 
 
+class Keys:
+    """A source that returns the keys of its examples as images."""
+
+    name, input_shape, num_classes, bad_records, parallel_batches = "keys", (2,), 1, {}, 2
+
+    def __init__(self, num_examples):
+        self.num_examples = num_examples
+
+    def read(self, examples, keys=None):
+        import tensorflow as tf
+
+        return keys, tf.cast(examples, tf.int32), tf.ones_like(examples, tf.float32)
+
+
 def numbered(n):
     """A source whose labels are the record numbers, and whose images carry them too."""
     images = np.arange(n, dtype="float32")[:, np.newaxis, np.newaxis] + [[0.25, 0.5]]
@@ -64,6 +78,100 @@ def test_pipelines_hold_the_rows_of_every_batch_in_order(pipelines):
                 np.testing.assert_array_equal(np.concatenate(arrays), expected)
             count += 1
         assert count == {training_batches: 7, evaluation_batches: 3}[make]
+
+
+@pytest.mark.parametrize("n, pipelines", [(24, 4), (23, 2), (9, 8), (8, 8)])
+def test_per_worker_each_pipeline_shuffles_a_part_of_its_own(n, pipelines):
+    from tf_largebatch.data.batches import training_batches
+
+    def parts(seed=0, **options):
+        options = {"global_batch_size": 8, "total_updates": 3 * n, **options}
+        datasets = [
+            training_batches(
+                numbered(n), seed=seed, shuffle="per_worker", pipeline=i, num_pipelines=pipelines,
+                **options,
+            )
+            for i in range(pipelines)
+        ]  # fmt: skip
+        return [
+            np.concatenate([labels for _, labels in dataset.as_numpy_iterator()])
+            for dataset in datasets
+        ]
+
+    shares = []
+    for part in parts():
+        share = sorted(set(part))
+        shares += share
+        count = 3 * len(part) // 3 // len(share)
+        epochs = part[: count * len(share)].reshape(count, len(share))
+        assert all(sorted(epoch) == share for epoch in epochs)
+        assert len(share) < 3 or len({tuple(epoch) for epoch in epochs}) > 1
+    assert shares == list(range(n))  # neighbours, so that a worker needs few files
+    assert {len(set(part)) for part in parts()} <= {n // pipelines, -(-n // pipelines)}
+    for part, tail, other in zip(parts(), parts(first_update=5), parts(seed=1), strict=True):
+        assert part[5 * 8 // pipelines :].tolist() == tail.tolist()
+        assert len(set(part)) < 3 or part.tolist() != other.tolist()
+
+
+def test_pipelines_of_equal_shards_have_orders_of_their_own():
+    from tf_largebatch.data.batches import training_batches
+
+    def order(pipeline):
+        batches = training_batches(
+            numbered(40), global_batch_size=20, seed=0, total_updates=2, shuffle="per_worker",
+            pipeline=pipeline, num_pipelines=2,
+        )  # fmt: skip
+        return np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+
+    assert (order(0) + 20).tolist() != order(1).tolist()
+
+
+def keys_of(n, *, batch_size, updates, seed=0, **options):
+    """{(epoch, example): key} and the number of keys seen."""
+    from tf_largebatch.data.batches import training_batches
+
+    batches = training_batches(
+        Keys(n), global_batch_size=batch_size, seed=seed, total_updates=updates, **options
+    )
+    found, times = {}, [0] * n
+    for keys, labels in batches.as_numpy_iterator():
+        for key, example in zip(keys.tolist(), labels.tolist(), strict=True):
+            found[times[example], example] = tuple(key)
+            times[example] += 1
+    return found
+
+
+def test_each_example_has_a_key_of_its_own_in_each_epoch():
+    found = keys_of(50, batch_size=10, updates=50, seed=3)
+    assert len(found) == 500 and len(set(found.values())) == 500
+    assert not set(found.values()) & set(keys_of(50, batch_size=10, updates=50).values())
+
+
+def test_keys_do_not_depend_on_how_the_stream_is_cut():
+    found = keys_of(24, batch_size=6, updates=16)
+    assert keys_of(24, batch_size=8, updates=12) == found
+    assert keys_of(24, batch_size=24, updates=4, prefetch=0) == found
+    for shuffle in ("global", "per_worker"):
+        parts = [
+            keys_of(24, batch_size=8, updates=12, pipeline=i, num_pipelines=2, shuffle=shuffle)
+            for i in range(2)
+        ]
+        if shuffle == "per_worker":
+            assert parts[0] | parts[1] == found
+        else:
+            assert set(parts[0].values()) | set(parts[1].values()) == set(found.values())
+
+
+def test_keys_are_random_bits_and_pinned():
+    keys = np.array(list(keys_of(4000, batch_size=4000, updates=2).values()), np.int32)
+    bits = np.unpackbits(keys.view(np.uint8), axis=1, bitorder="little")  # (8000, 64)
+    assert (bits[:, 62:] == 0).all()
+    bits = bits[:, :62].astype(float)
+    assert abs(bits.mean(0) - 0.5).max() < 4.5 * 0.5 / 8000**0.5
+    between = np.corrcoef(np.hstack([bits[1:], bits[:-1]]).T)[np.triu_indices(124, 1)]
+    assert abs(between).max() < 5 / 8000**0.5
+    # A checkpoint of an older version resumes exactly only while these stay what they are.
+    assert keys_of(10, batch_size=10, updates=1)[0, 3] == (-1030144769, 1026179918)
 
 
 def test_images_travel_with_their_labels():
@@ -192,6 +300,8 @@ def test_epoch_end_update_is_the_first_that_completes_the_epoch():
         ({"total_updates": 2.5}, "Received: total_updates=2.5"),
         ({"num_pipelines": 3}, "divisible by num_pipelines.*global_batch_size=8, pipeline=0"),
         ({"pipeline": 2, "num_pipelines": 2}, "pipeline=2, num_pipelines=2"),
+        ({"shuffle": "local"}, "one of global, per_worker. Received: 'local'"),
+        ({"prefetch": -2}, "prefetch must be a whole number of at least -1"),
     ],
 )
 def test_training_batches_says_what_is_wrong(changes, words):

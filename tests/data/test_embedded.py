@@ -90,11 +90,59 @@ def test_load_by_name(splits):
     np.testing.assert_array_equal(loaded.train.images, splits.train.images)
 
 
+def test_digits32_fit_models_of_cifar10(splits):
+    loaded = data.load("digits32")
+    assert loaded.train.input_shape == loaded.test.input_shape == (32, 32, 3)
+    expected = data.digits(image_size=32).test.images
+    np.testing.assert_array_equal(loaded.test.images, np.concatenate([expected] * 3, -1))
+    np.testing.assert_array_equal(loaded.train.labels, splits.train.labels)
+    assert loaded.train.augmentation == "none"
+
+
+@pytest.mark.tensorflow
+def test_arrays_are_augmented_in_training_alone():
+    from tf_largebatch.data.batches import evaluation_batches, training_batches
+
+    plain = data.load("digits32").train
+    given = data.load("digits32", augmentation="cifar").train
+    options = {"global_batch_size": 64, "seed": 0, "total_updates": 2}
+    found, expected = (
+        list(training_batches(s, **options).as_numpy_iterator()) for s in (given, plain)
+    )
+    for (images, labels), (before, same) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(labels, same)
+        assert (abs(images - before).max(axis=(1, 2, 3)) > 0).mean() > 0.9
+    images, _, _ = next(evaluation_batches(given, batch_size=64).as_numpy_iterator())
+    np.testing.assert_array_equal(images, plain.images[:64])
+
+
 def test_an_unknown_source_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ValueError, match="'digit'. Nearest: digits. The sources are: digits"):
+    names = "cifar10, crops, digits, digits32, image_folder, imagenet2012, mnist, tfrecords"
+    with pytest.raises(ValueError, match=f"'digit'. Nearest: digits.*The sources are: {names}"):
         data.load("digit")
-    with pytest.raises(ValueError, match="'zzz'. The sources are: digits"):
+    with pytest.raises(ValueError, match=f"'zzz'. The sources are: {names}"):
         data.load("zzz")
+
+
+@pytest.mark.parametrize(
+    "name, option, words",
+    [
+        ("digits", "size", "digits has no option 'size'. .*: augmentation, channels, image_size"),
+        ("digits32", "image_size", "digits32 has no option 'image_size'. It has: augmentation"),
+        ("mnist", "image_size", "mnist has no option 'image_size'. It has: none"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_list(name, option, words):
+    with pytest.raises(ValueError, match=words):
+        data.load(name, **{option: 8})
+
+
+@pytest.mark.tensorflow
+def test_sources_of_jpegs_take_the_options_of_jpegs():
+    words = "has no option 'agmentation'. Nearest: augmentation.*cache, .*image_size, min_area"
+    for name in ("crops", "imagenet2012", "image_folder", "tfrecords"):
+        with pytest.raises(ValueError, match=words):
+            data.load(name, agmentation="none")
 
 
 def good(**changes):
@@ -123,6 +171,8 @@ def spoilt(record, value, dtype="float64"):
         ({"images": np.zeros(6)}, r"\(num_examples, \*input_shape\).*Received: shape \(6,\)"),
         ({"images": np.full((6, 2), "a")}, "real numbers.*<U1"),
         ({"num_classes": 0}, "num_classes must be a whole number.*Received: num_classes=0"),
+        ({"augmentation": "weak"}, "one of none, cifar. Received: augmentation='weak'"),
+        ({"augmentation": "cifar"}, r"8x8 or larger. Received: toy of shape \(6, 4, 4, 1\)"),
     ],
 )
 def test_a_source_refuses_bad_records(changes, words):

@@ -6,44 +6,81 @@
 """
 
 import difflib
+import importlib
+import inspect
 
 from tf_largebatch.data.embedded import digits
 from tf_largebatch.data.source import ArraySource, Splits
 
+# The function that loads each source; all but the digits need TensorFlow to be loaded.
+SOURCES = {
+    "digits": "tf_largebatch.data.embedded:digits",
+    "digits32": "tf_largebatch.data.embedded:digits32",
+    "crops": "tf_largebatch.data.crops:crops",
+    "mnist": "tf_largebatch.data.prepared:mnist",
+    "cifar10": "tf_largebatch.data.prepared:cifar10",
+    "imagenet2012": "tf_largebatch.data.prepared:imagenet2012",
+    "image_folder": "tf_largebatch.data.folders:image_folder",
+    "tfrecords": "tf_largebatch.data.folders:tfrecords",
+}
 
-def _load_digits(data_dir):
-    del data_dir  # scikit-learn carries the images inside itself
-    return digits()
 
-
-SOURCES = {"digits": _load_digits}
-
-
-def load(name, data_dir=None):
+def load(name, data_dir=None, **options):
     """Load the data called `name`.
 
     Args:
-        name: A key of `SOURCES`: `"digits"`, the 1,797 digits that scikit-learn carries.
-        data_dir: Folder of the data that lie in files; `"digits"` doesn't and ignores it.
+        name: A key of `SOURCES`. Embedded, for which nothing is downloaded: `"digits"`, the 1,797
+            digits that scikit-learn carries; `"digits32"`, the same as 32x32 pixels in three
+            colours; `"crops"`, JPEG crops of its two photographs. As TensorFlow Datasets prepares
+            them: `"mnist"`, `"cifar10"`, `"imagenet2012"`. From your own files: `"image_folder"`,
+            `"tfrecords"`.
+        data_dir: Folder of the data that lie in files; the embedded ones ignore it.
+        options: What the source's own function takes, such as `image_size` and `augmentation`.
 
     Returns:
         `Splits(train, test)`.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name or an option is unknown, or the data can't be used.
         ImportError: If the source needs a package that isn't installed.
+        ConnectionError: If the data must be downloaded and there is no network.
 
-    >>> load("digits").train.input_shape
-    (28, 28, 1)
+    >>> load("digits", image_size=8).train.input_shape
+    (8, 8, 1)
     """
     if name not in SOURCES:
-        nearest = difflib.get_close_matches(str(name), SOURCES, n=3)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
         raise ValueError(
-            f"There is no data source of this name. Received: name={name!r}.{hint} "
-            f"The sources are: {', '.join(sorted(SOURCES))}."
+            f"There is no data source of this name. Received: name={name!r}."
+            f"{_nearest(name, SOURCES)} The sources are: {', '.join(sorted(SOURCES))}."
         )
-    return SOURCES[name](data_dir)
+    module, function = SOURCES[name].split(":")
+    function = getattr(importlib.import_module(module), function)
+    known = _options(function)
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"The source {name} has no option {option!r}.{_nearest(option, known)} "
+                f"It has: {', '.join(sorted(known)) or 'none'}."
+            )
+    if "data_dir" in inspect.signature(function).parameters:
+        options["data_dir"] = data_dir
+    return function(**options)
+
+
+def _options(function):
+    """The names of its arguments; `**options` stands for those of `JpegSource`."""
+    parameters = inspect.signature(function).parameters
+    known = set(parameters) - {"data_dir", "options"}
+    if "options" in parameters:
+        from tf_largebatch.data.jpeg import JpegSource
+
+        known |= set(inspect.signature(JpegSource).parameters) - {"name", "records", "num_classes"}
+    return known
+
+
+def _nearest(name, known):
+    nearest = difflib.get_close_matches(str(name), known, n=3)
+    return f" Nearest: {', '.join(nearest)}." if nearest else ""
 
 
 __all__ = ["SOURCES", "ArraySource", "Splits", "digits", "load"]

@@ -8,6 +8,9 @@ Three things follow. The stream is the same at every batch size, so runs that di
 else see the same data in the same order. A run resumes anywhere by naming the update; there is no
 iterator to save. And a batch may straddle the end of an epoch, so no epoch drops its remainder:
 each shows each example exactly once.
+
+The key from which an example is augmented is a function of the same three, and so as indifferent to
+batch size, workers and threads.
 """
 
 import numpy as np
@@ -22,20 +25,38 @@ from tf_largebatch.scaling import check_count
 _ROUNDS = 16
 
 
+SHUFFLES = ("global", "per_worker")
+
+
 def training_batches(
-    source, *, global_batch_size, seed, first_update=0, total_updates, pipeline=0, num_pipelines=1
+    source,
+    *,
+    global_batch_size,
+    seed,
+    first_update=0,
+    total_updates,
+    pipeline=0,
+    num_pipelines=1,
+    shuffle="global",
+    prefetch=tf.data.AUTOTUNE,
 ):
     """The batches of the updates from `first_update` to `total_updates` - 1.
 
     Args:
-        source: The `ArraySource` to train on.
+        source: What to train on (`tf_largebatch.data.source`).
         global_batch_size: Examples per update, over all replicas; at most `source.num_examples`.
         seed: Integer of at least 0 that chooses the order of every epoch.
         first_update: Where to start: 0, or the number of updates done when resuming.
         total_updates: The number of updates in the full run.
         pipeline, num_pipelines: Of several workers each reads its own part of every global batch:
-            the rows from pipeline * size on, where size = global_batch_size / num_pipelines. The
-            order of the whole doesn't depend on how many they are.
+            the rows from pipeline * size on, where size = global_batch_size / num_pipelines.
+        shuffle: `"global"`: all examples are in one order, which doesn't depend on how many the
+            pipelines are. `"per_worker"`: each pipeline has 1 / num_pipelines of the examples, one
+            next to the other, and shuffles those, so that a cache or a local disk need hold no
+            more; another number of pipelines is another order. Either way each pipeline sees each
+            of its examples once an epoch.
+        prefetch: Batches to hold ready; `tf.data.AUTOTUNE` finds out, and 0 makes each batch only
+            when it is asked for.
 
     Returns:
         A `tf.data.Dataset` of `total_updates` - `first_update` pairs (images, labels): float32
@@ -43,7 +64,8 @@ def training_batches(
 
     Raises:
         ValueError: If an argument isn't such a whole number, the batch is larger than the data,
-            it isn't divisible by the pipelines, or `first_update` lies beyond `total_updates`.
+            it isn't divisible by the pipelines, `first_update` lies beyond `total_updates`, or
+            `shuffle` is unknown.
 
     >>> from tf_largebatch.data.source import ArraySource
     >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
@@ -68,24 +90,31 @@ def training_batches(
             f"{first_update}. The checkpoint is of a longer run: raise total_updates."
         )
 
+    prefetch = check_count("prefetch", prefetch, at_least=tf.data.AUTOTUNE)
+    if shuffle not in SHUFFLES:
+        raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}. Received: {shuffle!r}.")
     size = _size_of_part("global_batch_size", global_batch_size, pipeline, num_pipelines)
-    first_epoch = first_update * global_batch_size // n
-    end_epoch = -(-total_updates * global_batch_size // n)
-    keys = tf.constant(_epoch_keys(seed, range(first_epoch, end_epoch)))  # (epochs, 3)
-    read = _reader(source)
+    if shuffle == "global":  # places of a stream of all the examples
+        low, high, stride, offset, own = 0, n, global_batch_size, pipeline * size, ()
+    else:  # of a stream of this pipeline's
+        low, high = (i * n // num_pipelines for i in (pipeline, pipeline + 1))
+        stride, offset, own = size, 0, (pipeline,)
+    n = high - low
+    first_epoch = first_update * stride // n
+    epochs = range(first_epoch, -(-total_updates * stride // n))
+    order_keys = tf.constant(_epoch_words(seed, epochs, own)[:, :3])  # (epochs, 3)
+    augmentation_keys = tf.constant(_epoch_words(seed, epochs)[:, 3:])
 
     def batch(update):
-        start = update * global_batch_size + pipeline * size
-        places = start + tf.range(size, dtype=tf.int64)
-        examples = tf.raw_ops.RandomIndexShuffle(
-            index=places % n,
-            seed=tf.gather(keys, places // n - first_epoch),  # (size, 3)
-            max_index=tf.constant(n - 1, tf.int64),
-            rounds=_ROUNDS,
-        )
-        return read(tf.ensure_shape(examples, (size,)))
+        places = update * stride + offset + tf.range(size, dtype=tf.int64)
+        epoch = places // n - first_epoch
+        examples = low + _permuted(places % n, tf.gather(order_keys, epoch), n)
+        examples = tf.ensure_shape(examples, (size,))
+        keys = _permuted(examples, tf.gather(augmentation_keys, epoch), 2**62)
+        images, labels, _ = source.read(examples, tf.bitcast(keys, tf.int32))
+        return images, labels
 
-    return _in_order(tf.data.Dataset.range(first_update, total_updates), batch)
+    return _in_order(tf.data.Dataset.range(first_update, total_updates), batch, source, prefetch)
 
 
 def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
@@ -95,14 +124,14 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
     pass it as `sample_weight`.
 
     Args:
-        source: The `ArraySource` to evaluate on.
+        source: What to evaluate on.
         batch_size: Examples per batch, over all replicas; may exceed `source.num_examples`.
         pipeline, num_pipelines: As in `training_batches`: this worker's part of every batch.
 
     Returns:
         A `tf.data.Dataset` of triples (images, labels, mask): float32 (size, *input_shape), int32
-        (size,), and float32 (size,), 1 for an example and 0 for filling, where size = batch_size /
-        num_pipelines; shapes static.
+        (size,), and float32 (size,), 1 for an example and 0 for filling or a bad record, where
+        size = batch_size / num_pipelines; shapes static.
 
     Raises:
         ValueError: If `batch_size` isn't a whole number of at least 1, or not divisible by the
@@ -118,14 +147,13 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
     n = source.num_examples
     batch_size = check_count("batch_size", batch_size)
     size = _size_of_part("batch_size", batch_size, pipeline, num_pipelines)
-    read = _reader(source)
 
     def batch(number):
         places = number * batch_size + pipeline * size + tf.range(size, dtype=tf.int64)
-        images, labels = read(tf.minimum(places, n - 1))
-        return images, labels, tf.cast(places < n, tf.float32)
+        images, labels, present = source.read(tf.minimum(places, n - 1))
+        return images, labels, tf.cast(places < n, tf.float32) * present
 
-    return _in_order(tf.data.Dataset.range(-(-n // batch_size)), batch)
+    return _in_order(tf.data.Dataset.range(-(-n // batch_size)), batch, source)
 
 
 def epoch_end_update(epoch, *, num_examples, global_batch_size):
@@ -164,24 +192,30 @@ def _size_of_part(name, batch_size, pipeline, num_pipelines):
     return batch_size // num_pipelines
 
 
-def _epoch_keys(seed, epochs):
-    """One key for each epoch's permutation, (epochs, 3) uint32.
+def _epoch_words(seed, epochs, own=()):
+    """Six words for each epoch, (epochs, 6) uint32: the keys of its order and its augmentation.
 
     For up to 65,536 examples the cipher reads only the low 8 bits of each word, so with (seed,
     epoch) as the words, seeds 0 and 256 would order the data alike, and so would epochs 0 and 256.
     The hash of NumPy's SeedSequence, the same in every version, leaves 2^24 orders or more.
     """
-    keys = [np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(3) for epoch in epochs]
-    return np.array(keys, np.uint32).reshape(-1, 3)
+    words = [
+        np.random.SeedSequence(seed, spawn_key=(epoch, *own)).generate_state(6) for epoch in epochs
+    ]
+    return np.array(words, np.uint32).reshape(-1, 6)
 
 
-def _reader(source):
-    """A function from (batch,) int64 examples to (images, labels)."""
-    with tf.device("CPU"):  # where tf.data runs; a GPU would hold the data for nothing
-        images, labels = tf.constant(source.images), tf.constant(source.labels)
-    return lambda examples: (tf.gather(images, examples), tf.gather(labels, examples))
+def _permuted(numbers, keys, count):
+    """Each number's place in the permutation of 0 ... count - 1 that its key chooses."""
+    return tf.raw_ops.RandomIndexShuffle(
+        index=numbers, seed=keys, max_index=tf.constant(count - 1, tf.int64), rounds=_ROUNDS
+    )
 
 
-def _in_order(numbers, batch):
-    batches = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+def _in_order(numbers, batch, source, prefetch=tf.data.AUTOTUNE):
+    if prefetch == 0:
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return numbers.map(batch).with_options(options)
+    batches = numbers.map(batch, num_parallel_calls=source.parallel_batches, deterministic=True)
+    return batches.prefetch(prefetch)

@@ -10,7 +10,7 @@ _HELD_OUT = 360  # of 1,797: a fifth
 _SPLIT_SEED = 0  # never the training seed: every run is judged by the same digits
 
 
-def digits(image_size=28):
+def digits(image_size=28, channels=1, augmentation="none"):
     """Scikit-learn's digits: 1,797 real handwritten digits by 13 people, 8x8 pixels.
 
     They are the test set of the UCI "Optical recognition of handwritten digits" (Alpaydin and
@@ -22,12 +22,16 @@ def digits(image_size=28):
 
     Args:
         image_size: Height and width to enlarge them to, in pixels; at least 8.
+        channels: 1, or 3 equal ones for models of colour images.
+        augmentation: `"none"`, or `"cifar"`: pad, crop, flip, cutout.
 
     Returns:
-        `Splits(train, test)` of sources with images (n, image_size, image_size, 1) and 10 classes.
+        `Splits(train, test)` of sources with images (n, image_size, image_size, channels) and 10
+        classes.
 
     Raises:
-        ValueError: If `image_size` isn't an integer of at least 8.
+        ValueError: If `image_size` isn't an integer of at least 8, or another argument is out of
+            range.
         ImportError: If scikit-learn isn't installed.
 
     >>> splits = digits()
@@ -37,6 +41,7 @@ def digits(image_size=28):
     [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
     """
     image_size = check_count("image_size", image_size, at_least=_SIDE)
+    channels = check_count("channels", channels)
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -46,11 +51,30 @@ def digits(image_size=28):
         ) from error
     bunch = load_digits()
     images = enlarge((bunch.images / 16).astype(np.float32), image_size)[..., np.newaxis]
-    train, test = split_digits(bunch.target)
-    return Splits(
-        train=ArraySource("digits", images[train], bunch.target[train], num_classes=10),
-        test=ArraySource("digits", images[test], bunch.target[test], num_classes=10),
+    images = np.repeat(images, channels, axis=-1)
+    train, test = (
+        ArraySource("digits", images[part], bunch.target[part], 10, augmentation)
+        for part in split_digits(bunch.target)
     )
+    return Splits(train=train, test=test)
+
+
+def digits32(augmentation="none"):
+    """The digits as 32x32 pixels in three equal colours, for models of CIFAR-10's shape.
+
+    Args:
+        augmentation: `"none"`, or `"cifar"`, which also mirrors half of them.
+
+    Returns:
+        `Splits(train, test)`, as `digits`.
+
+    Raises:
+        ValueError, ImportError: As `digits`.
+
+    >>> digits32().train.input_shape
+    (32, 32, 3)
+    """
+    return digits(image_size=32, channels=3, augmentation=augmentation)
 
 
 def split_digits(labels):

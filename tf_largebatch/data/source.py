@@ -1,10 +1,28 @@
-"""Examples held in memory, checked once where they enter."""
+"""What a model is trained on: labelled images of which any can be read at any time.
+
+A source has a `name`, `num_examples`, `input_shape` and `num_classes`; `bad_records`, {name: what
+is wrong} of the records that couldn't be used so far; `parallel_batches`, how many to read at a
+time; and `read(examples, keys)`, in TensorFlow graph code:
+
+- examples: (batch,) int64, numbers from 0 to num_examples - 1; batch is static.
+- keys: (batch, 2) int32, one for each example and epoch, of which alone all that is random about
+  the images is a function; None for evaluation, which draws nothing.
+- It returns images (batch, *input_shape) float32, labels (batch,) int32, and present (batch,)
+  float32: 1, or 0 where the record can't be used and another one stands in for it.
+
+So one mechanism gives every source its order, its resume and its shards
+(`tf_largebatch.data.batches`). Here are the sources that lie in memory, checked once where they
+enter; `tf_largebatch.data.jpeg` has those that are decoded on the way.
+"""
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from tf_largebatch.scaling import check_count
+
+AUGMENTATIONS = ("none", "cifar")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,10 +34,14 @@ class ArraySource:
         images: (num_examples, *input_shape), kept as float32.
         labels: (num_examples,) classes from 0 to num_classes - 1, kept as int32.
         num_classes: The number of classes.
+        augmentation: What training does to them: `"none"`, or `"cifar"`: pad, crop, flip, cutout
+            (`tf_largebatch.data.augmentation`), for images (height, width, channels) of 8x8 or
+            more, standardised.
 
     Raises:
         ValueError: If there is no example, the lengths differ, an image isn't finite in float32,
-            or a label isn't an integer in range; the message names the first offending record.
+            or a label isn't an integer in range; the message names the first offending record. Or
+            if the augmentation is unknown or doesn't fit the images.
 
     >>> source = ArraySource("zeros", np.zeros((6, 28, 28, 1)), [0, 1, 2, 0, 1, 2], num_classes=3)
     >>> source.num_examples, source.input_shape, source.images.dtype
@@ -30,6 +52,9 @@ class ArraySource:
     images: np.ndarray = dataclasses.field(repr=False)
     labels: np.ndarray = dataclasses.field(repr=False)
     num_classes: int
+    augmentation: str = "none"
+
+    parallel_batches = -1  # tf.data.AUTOTUNE
 
     def __post_init__(self):
         num_classes = check_count("num_classes", self.num_classes)
@@ -58,6 +83,16 @@ class ArraySource:
                 f"{num_classes - 1}. Received: label {labels[outside[0]]} in record {outside[0]} "
                 f"({outside.size} such in all). Raise num_classes, or subtract 1 from labels that "
                 "count from 1."
+            )
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"augmentation of {self.name} must be one of {', '.join(AUGMENTATIONS)}. Received: "
+                f"augmentation={self.augmentation!r}."
+            )
+        if self.augmentation == "cifar" and (images.ndim != 4 or min(images.shape[1:3]) < 8):
+            raise ValueError(
+                f"The augmentation cifar needs images of shape (n, height, width, channels), 8x8 "
+                f"or larger. Received: {self.name} of shape {images.shape}."
             )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
@@ -91,21 +126,45 @@ class ArraySource:
         """The shape of one image, without the batch."""
         return self.images.shape[1:]
 
+    @property
+    def bad_records(self):
+        """None: all have been checked."""
+        return {}
+
+    @functools.cached_property
+    def _tensors(self):
+        import tensorflow as tf
+
+        # On the host, where they are read; a GPU would hold the data for nothing.
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(self.images), tf.constant(self.labels)
+
+    def read(self, examples, keys=None):
+        """As every source (see above): (images, labels, present)."""
+        import tensorflow as tf
+
+        images, labels = (tf.gather(tensor, examples) for tensor in self._tensors)
+        if self.augmentation == "cifar" and keys is not None:
+            from tf_largebatch.data.augmentation import pad_crop_flip_cutout
+
+            images = pad_crop_flip_cutout(images, keys)
+        return images, labels, tf.ones_like(labels, tf.float32)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
     """What a model is trained on and what it is judged by.
 
     Attributes:
-        train: The `ArraySource` to train on.
+        train: The source to train on.
         test: The held-out one, of the same input shape and the same number of classes.
 
     Raises:
         ValueError: If the two don't fit the same model.
     """
 
-    train: ArraySource
-    test: ArraySource
+    train: object
+    test: object
 
     def __post_init__(self):
         train = (self.train.input_shape, self.train.num_classes)

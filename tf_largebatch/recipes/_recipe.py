@@ -47,6 +47,9 @@ class Recipe:
     # What is trained.
     recipe: str | None = key(None, "Name of the table that the row comes from.")
     model: str = key("lenet5", "Reference network to train.")
+    model_options: tuple[str, ...] = key(
+        (), 'Options of the network\'s function, each "name=value", such as "dropout=0.5".'
+    )
     data: str = key("digits", "Data set to train on.")
     optimizer: str = key("lamb", "Optimizer.", choices=OPTIMIZERS)
 
