@@ -87,7 +87,7 @@ def test_a_damaged_record_or_a_missing_file_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[-30] ^= 1
     path.write_bytes(content)
-    words = "record 4 of .*mnist-train.tfrecord-00001-of-00002 of mnist can't be used.*corrupted"
+    words = "record 4 of .*mnist-train.tfrecord-00001-of-00002 of mnist cannot be used.*corrupted"
     with pytest.raises(ValueError, match=words):
         data.load("mnist", tmp_path)
     path.unlink()

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.augmentation import decode, draw
-from tf_largebatch.data.records import constant
 from tf_largebatch.scaling import check_count, check_number
 
 AUGMENTATIONS = ("none", "weak", "heavy")
@@ -36,9 +35,10 @@ class JpegSource:
             augmentation would freeze. It saves a network disk; a local one is cached by the system.
         parallel_reads: Images read and decoded at a time; None: one for each core. Where reading
             waits for a network, pass more.
-        skip_bad_records: What a record that can't be used leads to. False: an error that names it.
-            True: in training the next good record of the source stands in for it, in evaluation
-            it counts for nothing; `bad_records` lists what was met.
+        skip_bad_records: What a record that can't be used leads to. False: a
+            `tf.errors.InvalidArgumentError` that names it and says what is wrong. True: in training
+            the next good record of the source stands in for it, in evaluation it counts for
+            nothing. Either way `bad_records` lists what was met.
 
     Raises:
         ValueError: If an option is out of range, there is no record, or a label that is known
@@ -200,8 +200,8 @@ class JpegSource:
     def _why(self, example):
         """One sentence on what is wrong with a record, which is also noted."""
         try:
-            example = constant(example)
-            jpeg, label = self.records.parse(self.records.raw(example), example)
+            with tf.device("CPU"):
+                jpeg, label = self.records.parse(self.records.raw(example), example)
             jpeg, label = jpeg.numpy(), int(label)
             if not 0 <= label < self.num_classes:
                 what = self._label_is_outside(label)

@@ -169,7 +169,7 @@ def _arrays(folder, name, split):
                 image, label = next(iterator)
             except tf.errors.OpError as error:
                 raise ValueError(
-                    f"{records.name_of(number)} of {name} can't be used. Received: "
+                    f"{records.name_of(number)} of {name} cannot be used. Received: "
                     f"{error.message.splitlines()[0]}. Prepare the data again."
                 ) from None
             images.append(image.numpy())

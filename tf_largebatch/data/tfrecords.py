@@ -1,7 +1,9 @@
 """TFRecord files of which any record can be read at any time.
 
 A TFRecord file is a chain of [length, checksum of it, bytes, checksum of them]: 8, 4, length and 4
-bytes. Reading the lengths alone gives an index, after which a record is one read at its offset.
+bytes. Reading the lengths alone gives an index, after which a record is one read at its offset. So
+files need no interleaving: the order of the examples is the shuffle's, wherever they lie, and as
+many files as `JpegSource.parallel_reads` says are read at a time.
 """
 
 import dataclasses
@@ -51,7 +53,9 @@ class TFRecords:
     def __post_init__(self):
         if not len(self):
             raise ValueError(f"There is no record in the files. Received: {self.files}.")
-        found = tf.train.Example.FromString(self.raw(0).numpy()).features.feature
+        with tf.device("CPU"):
+            first = self.raw(0).numpy()
+        found = tf.train.Example.FromString(first).features.feature
         keys = next((keys for keys in _KEYS if set(keys) <= set(found)), None)
         if keys is None:
             raise ValueError(
