@@ -20,8 +20,7 @@ class JpegSource:
     """Labelled JPEGs of any sizes, of which any can be read at any time.
 
     The sizes need no bounds: an image is cropped while it is decoded and resized to one size. An
-    image is decoded by one thread, `parallel_reads` images at a time, so that a large one delays
-    none but its batch.
+    image is decoded by one thread, the order kept.
 
     Attributes:
         name: What messages call the data.
@@ -33,8 +32,9 @@ class JpegSource:
         min_area: The smallest part of an image that `"heavy"` may keep.
         cache: Keep in memory the bytes of each file once read; they are decoded each time, or
             augmentation would freeze. It saves a network disk; a local one is cached by the system.
-        parallel_reads: Images read and decoded at a time; None: one for each core. Where reading
-            waits for a network, pass more.
+        parallel_reads: Images under way at a time; None: four for each core, so that the cores go
+            on with the next ones while a large one is decoded. Where reading waits for a network,
+            pass more.
         skip_bad_records: What a record that can't be used leads to. False: a
             `tf.errors.InvalidArgumentError` that names it and says what is wrong. True: in training
             the next good record of the source stands in for it, in evaluation it counts for
@@ -74,7 +74,7 @@ class JpegSource:
         if check_number("min_area", self.min_area) > 1:
             raise ValueError(f"min_area must be at most 1. Received: min_area={self.min_area}.")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        reads = cores if self.parallel_reads is None else self.parallel_reads
+        reads = 4 * cores if self.parallel_reads is None else self.parallel_reads
         object.__setattr__(self, "parallel_reads", check_count("parallel_reads", reads))
         if not len(self.records):
             raise ValueError(f"{self.name} has no examples. Check the folder that they came from.")
