@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import app, flags, logging
 
 import models
@@ -305,6 +306,15 @@ def train(recipe):
             preempted = trainer.stop_signal == signal.SIGTERM
             return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
         logs = evaluate()
+    except tf.errors.InvalidArgumentError:
+        bad = {**splits.train.bad_records, **splits.test.bad_records}
+        if not bad or os.environ.get("TRACEBACK"):
+            raise
+        record, why = next(iter(bad.items()))
+        raise ValueError(
+            f"{record} of {recipe.data} cannot be used: {why}. Mend it, remove it, or pass "
+            "--skip_bad_records to go on without such records."
+        ) from None
     except Diverged as error:
         kept = checkpoint.paths(checkpoint_dir)
         where = f"The last checkpoint before it: {kept[0]}." if kept else "No checkpoint was saved."
