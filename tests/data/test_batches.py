@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tensorflow
 class Keys:
     """A source that returns the keys of its examples as images."""
 
-    name, input_shape, num_classes, bad_records, parallel_batches = "keys", (2,), 1, {}, 2
+    name, task, num_classes, bad_records, parallel_batches = "keys", "classification", 1, {}, 2
 
     def __init__(self, num_examples):
         self.num_examples = num_examples

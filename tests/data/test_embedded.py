@@ -190,5 +190,5 @@ def test_a_source_keeps_float32_and_int32_and_stays_as_it_was_checked():
 
 @pytest.mark.parametrize("changes", [{"images": np.zeros((6, 5, 5, 1))}, {"num_classes": 4}])
 def test_splits_must_fit_one_model(changes):
-    with pytest.raises(ValueError, match="same input_shape and num_classes. Received: train"):
+    with pytest.raises(ValueError, match="for the same task and the same network. Received: train"):
         Splits(train=ArraySource(**good()), test=ArraySource(**good(**changes)))

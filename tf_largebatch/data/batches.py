@@ -59,8 +59,9 @@ def training_batches(
             when it is asked for.
 
     Returns:
-        A `tf.data.Dataset` of `total_updates` - `first_update` pairs (images, labels): float32
-        (size, *input_shape) and int32 (size,), shapes static.
+        A `tf.data.Dataset` of `total_updates` - `first_update` tuples (inputs, labels, weights), as
+        the source reads them, with `size` examples each; of images (inputs, labels) alone, since
+        all weigh the same.
 
     Raises:
         ValueError: If an argument isn't such a whole number, the batch is larger than the data,
@@ -111,8 +112,8 @@ def training_batches(
         examples = low + _permuted(places % n, tf.gather(order_keys, epoch), n)
         examples = tf.ensure_shape(examples, (size,))
         keys = _permuted(examples, tf.gather(augmentation_keys, epoch), 2**62)
-        images, labels, _ = source.read(examples, tf.bitcast(keys, tf.int32))
-        return images, labels
+        inputs, labels, weights = source.read(examples, tf.bitcast(keys, tf.int32))
+        return (inputs, labels) if source.task == "classification" else (inputs, labels, weights)
 
     return _in_order(tf.data.Dataset.range(first_update, total_updates), batch, source, prefetch)
 
@@ -120,8 +121,8 @@ def training_batches(
 def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
     """Every example exactly once, in the source's order, in batches of one shape.
 
-    The last batch is filled with copies of the last example, which the mask counts as nothing:
-    pass it as `sample_weight`.
+    The last batch is filled with copies of the last example, whose weights are 0: pass them as
+    `sample_weight`.
 
     Args:
         source: What to evaluate on.
@@ -129,9 +130,8 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
         pipeline, num_pipelines: As in `training_batches`: this worker's part of every batch.
 
     Returns:
-        A `tf.data.Dataset` of triples (images, labels, mask): float32 (size, *input_shape), int32
-        (size,), and float32 (size,), 1 for an example and 0 for filling or a bad record, where
-        size = batch_size / num_pipelines; shapes static.
+        A `tf.data.Dataset` of triples (inputs, labels, weights) as the source reads them, with
+        size = batch_size / num_pipelines examples each; shapes static.
 
     Raises:
         ValueError: If `batch_size` isn't a whole number of at least 1, or not divisible by the
@@ -150,8 +150,9 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
 
     def batch(number):
         places = number * batch_size + pipeline * size + tf.range(size, dtype=tf.int64)
-        images, labels, present = source.read(tf.minimum(places, n - 1))
-        return images, labels, tf.cast(places < n, tf.float32) * present
+        inputs, labels, weights = source.read(tf.minimum(places, n - 1))
+        real = tf.cast(places < n, tf.float32)
+        return inputs, labels, tf.nest.map_structure(lambda w: _each(real, w) * w, weights)
 
     return _in_order(tf.data.Dataset.range(-(-n // batch_size)), batch, source)
 
@@ -203,6 +204,11 @@ def _epoch_words(seed, epochs, own=()):
         np.random.SeedSequence(seed, spawn_key=(epoch, *own)).generate_state(6) for epoch in epochs
     ]
     return np.array(words, np.uint32).reshape(-1, 6)
+
+
+def _each(factors, values):
+    """One factor for each example, in as many dimensions as the values have."""
+    return tf.reshape(factors, (-1, *[1] * (len(values.shape) - 1)))
 
 
 def _permuted(numbers, keys, count):

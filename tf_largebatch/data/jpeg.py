@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.augmentation import decode, draw
+from tf_largebatch.data.source import LabelledImages
 from tf_largebatch.scaling import check_count, check_number
 
 AUGMENTATIONS = ("none", "weak", "heavy")
@@ -16,7 +17,7 @@ _SEARCHED = 100  # records tried to stand in for a bad one; if none will do, the
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class JpegSource:
+class JpegSource(LabelledImages):
     """Labelled JPEGs of any sizes, of which any can be read at any time.
 
     The sizes need no bounds: an image is cropped while it is decoded and resized to one size. An

@@ -1,17 +1,24 @@
-"""What a model is trained on: labelled images of which any can be read at any time.
+"""What a model is trained on: examples of which any can be read at any time.
 
-A source has a `name`, `num_examples`, `input_shape` and `num_classes`; `bad_records`, {name: what
-is wrong} of the records that couldn't be used so far; `parallel_batches`, how many to read at a
-time; and `read(examples, keys)`, in TensorFlow graph code:
+A source has a `name` and `num_examples`; `task`, which says what is learnt from it
+(`tf_largebatch.training.tasks`); `model_arguments`, what a network must know of it to be built;
+`bad_records`, {name: what is wrong} of the records that couldn't be used so far;
+`parallel_batches`, how many to read at a time; and `read(examples, keys)`, in TensorFlow graph
+code:
 
 - examples: (batch,) int64, numbers from 0 to num_examples - 1; batch is static.
 - keys: (batch, 2) int32, one for each example and epoch, of which alone all that is random about
-  the images is a function; None for evaluation, which draws nothing.
-- It returns images (batch, *input_shape) float32, labels (batch,) int32, and present (batch,)
-  float32: 1, or 0 where the record can't be used and another one stands in for it.
+  the examples is a function; None for evaluation, which draws nothing anew.
+- It returns inputs, labels and weights, whose first dimension is batch and whose shapes are static:
+  tensors or dicts of them. The weights have the structure of the labels, are float32, and 0 where
+  there is nothing to be learnt or judged.
+
+Labelled images, the task "classification": inputs (batch, *input_shape) float32, labels (batch,)
+int32, and weights (batch,): 1, or 0 where the record can't be used and another one stands in for
+it, which training takes as it comes.
 
 So one mechanism gives every source its order, its resume and its shards
-(`tf_largebatch.data.batches`). Here are the sources that lie in memory, checked once where they
+(`tf_largebatch.data.batches`). Here are the images that lie in memory, checked once where they
 enter; `tf_largebatch.data.jpeg` has those that are decoded on the way.
 """
 
@@ -25,8 +32,19 @@ from tf_largebatch.scaling import check_count
 AUGMENTATIONS = ("none", "cifar")
 
 
+class LabelledImages:
+    """What all sources of labelled images share; they have `input_shape` and `num_classes`."""
+
+    task = "classification"
+
+    @property
+    def model_arguments(self):
+        """The shape of an image, without the batch, and the length of the logits."""
+        return {"input_shape": tuple(self.input_shape), "num_classes": self.num_classes}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource:
+class ArraySource(LabelledImages):
     """Labelled images in memory, of which any can be read at any time.
 
     Attributes:
@@ -157,7 +175,7 @@ class Splits:
 
     Attributes:
         train: The source to train on.
-        test: The held-out one, of the same input shape and the same number of classes.
+        test: The held-out one, of the same task and for the same network.
 
     Raises:
         ValueError: If the two don't fit the same model.
@@ -167,11 +185,12 @@ class Splits:
     test: object
 
     def __post_init__(self):
-        train = (self.train.input_shape, self.train.num_classes)
-        test = (self.test.input_shape, self.test.num_classes)
+        train, test = (
+            {"task": part.task, **part.model_arguments} for part in (self.train, self.test)
+        )
         if train != test:
             raise ValueError(
-                "train and test must have the same input_shape and num_classes. Received: "
-                f"train {train}, test {test}. Resize the images or pass both the larger "
-                "num_classes."
+                "train and test must be for the same task and the same network. Received: "
+                f"train {train}, test {test}. Resize the images, pass both the larger "
+                "num_classes, or give both the same vocabulary."
             )
