@@ -12,7 +12,6 @@ from tf_largebatch.recipes._load import load, names
 from tf_largebatch.recipes._recipe import Recipe, Resolved
 from tf_largebatch.recipes._table import (
     Observation,
-    Phase,
     Row,
     Rule,
     Table,
@@ -21,7 +20,6 @@ from tf_largebatch.recipes._table import (
 
 __all__ = [
     "Observation",
-    "Phase",
     "Recipe",
     "Resolved",
     "Row",

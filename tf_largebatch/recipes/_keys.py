@@ -34,7 +34,7 @@ def checked(field, value):
     """`value` as the type of a dataclass field: ints become floats, lists become tuples.
 
     Args:
-        field: A `dataclasses.Field` made by `key`; its type is one of the seven below, or one of
+        field: A `dataclasses.Field` made by `key`; its type is one of the eight below, or one of
             them `| None`.
         value: What a TOML file, a flag or a caller gave.
 
@@ -155,6 +155,7 @@ _KINDS = {
     str: ("a string", _text),
     bool: ("true or false", _flag),
     tuple[float, float]: ("a pair [low, high] of finite numbers with 0 <= low <= high", _pair),
+    tuple[int, ...]: ("a list of whole numbers", lambda value: _sequence(value, _whole)),
     tuple[float, ...]: ("a list of finite numbers", lambda value: _sequence(value, _finite)),
     tuple[str, ...]: ("a list of non-empty strings", lambda value: _sequence(value, _text)),
 }

@@ -9,10 +9,10 @@ import types
 
 from tf_largebatch.recipes._keys import nearest
 from tf_largebatch.recipes._recipe import Recipe, same_thing
-from tf_largebatch.recipes._table import Observation, Phase, Row, Rule, Table
+from tf_largebatch.recipes._table import Observation, Row, Rule, Table
 
 _TOP = ("title", "source", "notes", "default_global_batch_size")
-_TABLES = ("settings", "rule", "rows", "phases", "published", "smoke")
+_TABLES = ("settings", "rule", "rows", "published", "smoke")
 _MEASURED = {"seed": int, "metric": str, "value": float, "command": str}
 # The file's name is the recipe's, and a rule says how its rows scale: one place per fact.
 _KEYS = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("recipe", "scaling")]
@@ -84,13 +84,6 @@ def _table(name, content):
     default = _typed("default_global_batch_size", content["default_global_batch_size"], int)
     rule = _make(Rule, content["rule"], "[rule]") if "rule" in content else None
     rows = list(_rows(name, content, rule))
-    phases = [
-        _make(Phase, phase, f"[[phases]] number {number}")
-        for number, phase in _numbered(content, "phases")
-    ]
-    for number, phase in enumerate(phases, 1):
-        with _place(f"[[phases]] number {number}"):
-            _know(phase.not_in_source, [f.name for f in dataclasses.fields(Phase)])
     published = [_observation(*pair) for pair in _numbered(content, "published")]
     with _place("[smoke]"):
         smoke = _typed("smoke", content.get("smoke", {}), dict)
@@ -103,7 +96,6 @@ def _table(name, content):
         default_global_batch_size=default,
         rule=rule,
         rows=tuple(rows),
-        phases=tuple(phases),
         published=tuple(published),
         smoke=types.MappingProxyType(smoke),
     )
@@ -196,14 +188,6 @@ def _agree(table):
                 )
             if table.rows[sizes.index(size)].recipe.learning_rate is None:
                 raise ValueError(f"the {size} row must have a learning_rate to scale. Add it.")
-    if table.phases:
-        total = sum(phase.updates for phase in table.phases)
-        for row in table.rows:
-            if row.recipe.total_updates != total:
-                raise ValueError(
-                    f"total_updates must be the {total} updates of the phases together. Received: "
-                    f"total_updates={row.recipe.total_updates}. Make them agree."
-                )
     with _place("default_global_batch_size"):
         table.row()
     if table.smoke:

@@ -51,6 +51,9 @@ class Recipe:
         (), 'Options of the network\'s function, each "name=value", such as "dropout=0.5".'
     )
     data: str = key("digits", "Data set to train on.")
+    data_options: tuple[str, ...] = key(
+        (), 'Options of the data set\'s function, each "name=value", such as "num_classes=10".'
+    )
     optimizer: str = key("lamb", "Optimizer.", choices=OPTIMIZERS)
 
     # The learning rate, from the first update to the last.
@@ -145,6 +148,25 @@ class Recipe:
         False, "Go on without records that can't be read, and count them, instead of stopping."
     )
 
+    # The text, and the phases of a run whose sequence length changes on the way.
+    sequence_lengths: tuple[int, ...] = key(
+        (), "Tokens of an example; several make a run of as many phases, one after the other."
+    )
+    phase_proportions: tuple[float, ...] = key(
+        (), "How long the phases are in relation to each other, counted in updates."
+    )
+    phase_batch_sizes: tuple[int, ...] = key(
+        (), "Examples per update of each phase, the first as global_batch_size; by default all so."
+    )
+    phase_learning_rates: tuple[float, ...] = key(
+        (),
+        "Peak of each phase, the first as learning_rate: each phase then warms up and decays by "
+        "itself; by default one schedule runs through all of them.",
+    )
+    phase_warmup_updates: tuple[int, ...] = key(
+        (), "Warmup of each phase that has its own learning rate, the first as warmup_updates."
+    )
+
     # The run.
     precision: str = key(
         "float32", "Data types of variables and computation.",
@@ -209,6 +231,7 @@ class Recipe:
                     f"{warmup} must not be longer than {length}. Received: {warmup}={w:g}, "
                     f"{length}={n:g}. Train for longer, or warm up for less."
                 )
+        self._check_phases()
         falls = (0.0, *self.decay_epochs)
         if any(here >= there for here, there in itertools.pairwise(falls)):
             raise ValueError(
@@ -228,6 +251,49 @@ class Recipe:
                     'profile_updates must be "a:b", two whole numbers with 0 <= a < b. Received: '
                     f'profile_updates={self.profile_updates!r}. Write "10:20" for ten updates.'
                 )
+
+    def _check_phases(self):
+        count = len(self.sequence_lengths)
+        if any(length < 1 for length in self.sequence_lengths):
+            raise ValueError(
+                "sequence_lengths must be whole numbers above 0. Received: sequence_lengths="
+                f"{list(self.sequence_lengths)}. Correct them."
+            )
+        for name, first in (
+            ("phase_proportions", None), ("phase_batch_sizes", "global_batch_size"),
+            ("phase_learning_rates", "learning_rate"), ("phase_warmup_updates", "warmup_updates"),
+        ):  # fmt: skip
+            values = getattr(self, name)
+            if values and (len(values) != count or count == 1):
+                raise ValueError(
+                    f"{name} must have one entry for each of several phases. Received: {name}="
+                    f"{list(values)}, sequence_lengths={list(self.sequence_lengths)}."
+                )
+            least = 0 if name == "phase_warmup_updates" else 1e-300
+            if any(value < least for value in values):
+                raise ValueError(
+                    f"{name} must be {'of at least' if least == 0 else 'above'} 0. Received: "
+                    f"{name}={list(values)}. Correct them."
+                )
+            if values and first is not None and values[0] != getattr(self, first):
+                raise ValueError(
+                    f"{name} must begin with {first}. Received: {name}={list(values)}, {first}="
+                    f"{getattr(self, first)}. Set both."
+                )
+        if count < 2:
+            return
+        if not self.phase_proportions:
+            raise ValueError(
+                "A run of several phases must be told how long they are. Received: "
+                f"sequence_lengths={list(self.sequence_lengths)}, phase_proportions=[]. Set "
+                "phase_proportions, for instance to [9, 1]."
+            )
+        if bool(self.phase_learning_rates) != bool(self.phase_warmup_updates):
+            raise ValueError(
+                "phase_learning_rates and phase_warmup_updates belong together. Received: "
+                f"{list(self.phase_learning_rates)} and {list(self.phase_warmup_updates)}. Set "
+                "both, or neither for one schedule through all phases."
+            )
 
     def replace(self, **changes):
         """A copy with some keys changed, checked again; nothing is scaled.

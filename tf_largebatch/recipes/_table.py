@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 
-from tf_largebatch.recipes._keys import ABOVE_0, AT_LEAST_0, checked, key
+from tf_largebatch.recipes._keys import ABOVE_0, checked, key
 from tf_largebatch.recipes._recipe import Recipe, Resolved
 from tf_largebatch.scaling import RULES, legw, scale_learning_rate
 
@@ -25,28 +25,6 @@ class Rule:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One stretch of a run with its own sequence length, batch size and learning rate."""
-
-    name: str = key(dataclasses.MISSING, "Name of the phase.")
-    sequence_length: int = key(dataclasses.MISSING, "Tokens of one example.", within=ABOVE_0)
-    global_batch_size: int = key(dataclasses.MISSING, "Examples per update.", within=ABOVE_0)
-    updates: int = key(dataclasses.MISSING, "Length of the phase, in updates.", within=ABOVE_0)
-    warmup_updates: int = key(0, "Warmup from a rate of zero, in updates.", within=AT_LEAST_0)
-    learning_rate: float = key(dataclasses.MISSING, "Peak of the phase.", within=ABOVE_0)
-    not_in_source: tuple[str, ...] = key((), "Keys of the phase whose value is ours.")
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
-        if self.warmup_updates > self.updates:
-            raise ValueError(
-                "warmup_updates must not be longer than the phase. Received: warmup_updates="
-                f"{self.warmup_updates}, updates={self.updates}. Warm up for less."
-            )
 
 
 class Row(typing.NamedTuple):
@@ -81,7 +59,6 @@ class Table:
     default_global_batch_size: int
     rule: Rule | None
     rows: tuple[Row, ...]
-    phases: tuple[Phase, ...]
     published: tuple[Observation, ...]
     smoke: Mapping[str, typing.Any]  # what makes of the default row a run of a minute
 

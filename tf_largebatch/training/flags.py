@@ -1,6 +1,7 @@
 """The keys of a recipe as absl flags, and the recipe that the flags of a command ask for."""
 
 import dataclasses
+import re
 import types
 import typing
 
@@ -46,12 +47,9 @@ def recipe_from_flags(default):
         for field in dataclasses.fields(Recipe)
         if FLAGS[field.name].present
     }
-    for name in ("decay_epochs", "weight_norm_clip", "trust_ratio_clip"):
-        if name in given:
-            given[name] = tuple(_number(name, text) for text in given[name])
-    for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
-        if name in given:
-            given[name] = tuple(given[name])
+    for field in dataclasses.fields(Recipe):
+        if field.name in given and isinstance(given[field.name], list):
+            given[field.name] = _tuple(field, given[field.name])
     table = recipes.load(given.pop("recipe", default))
     if FLAGS.smoke:
         resolved = table.smoke_run()
@@ -91,10 +89,13 @@ def recipe_of_run():
     return Recipe(**config | given | {"init_from": FLAGS.init_from, "resume": False})
 
 
-def _number(name, text):
+def _tuple(field, texts):
+    """The entries of a list flag, as the field has them."""
+    kind = re.search(r"tuple\[(\w+)", str(field.type)).group(1)
     try:
-        return float(text)
+        return tuple({"int": int, "float": float, "str": str}[kind](text) for text in texts)
     except ValueError:
+        what = "whole numbers" if kind == "int" else "numbers"
         raise ValueError(
-            f"--{name} must be numbers separated by commas. Received: {text!r}."
+            f"--{field.name} must be {what} separated by commas. Received: {','.join(texts)!r}."
         ) from None

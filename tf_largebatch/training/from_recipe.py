@@ -1,6 +1,8 @@
-"""What a recipe says, made: its lengths in updates, its schedule, its optimizer, its loss."""
+"""What a recipe says, made: its lengths in updates, its phases, its schedule, its optimizer."""
 
+import ast
 import dataclasses
+import math
 from typing import NamedTuple
 
 import keras
@@ -40,6 +42,15 @@ _TAKES = {
 HYPERPARAMETERS = frozenset(set().union(*_TAKES.values()) | _CLIPS | {"weight_decay"})
 
 
+class Phase(NamedTuple):
+    """A stretch of a run in which batch size and sequence length stay the same."""
+
+    sequence_length: int | None
+    global_batch_size: int
+    start_update: int
+    end_update: int
+
+
 class Length(NamedTuple):
     """How long a run and its warmup are, in updates; `epochs` for what is said to the user."""
 
@@ -69,6 +80,11 @@ def length(recipe, num_examples):
     """
     sizes = {"num_examples": num_examples, "batch_size": recipe.global_batch_size}
     total, epochs = recipe.total_updates, recipe.epochs
+    if len(recipe.sequence_lengths) > 1 and total is None:
+        raise ValueError(
+            "A run of several phases has no epochs of one length. Received: total_updates=None, "
+            f"epochs={epochs}, sequence_lengths={list(recipe.sequence_lengths)}. Set total_updates."
+        )
     if total is None and epochs is None:
         raise ValueError(
             "The length of training is not known. Received: epochs=None, total_updates=None. Set "
@@ -91,8 +107,67 @@ def length(recipe, num_examples):
     return Length(total, warmup, float(epochs))
 
 
+def phases(recipe, total_updates):
+    """The phases of a run of so many updates, one after the other; most runs have one.
+
+    Raises:
+        ValueError: if a phase would be without an update, or shorter than its warmup.
+
+    >>> from tf_largebatch.recipes import load
+    >>> for phase in phases(load("bert_lamb").row(32768).recipe, 15625):
+    ...     print(phase)
+    Phase(sequence_length=128, global_batch_size=32768, start_update=0, end_update=14063)
+    Phase(sequence_length=512, global_batch_size=32768, start_update=14063, end_update=15625)
+    """
+    lengths = recipe.sequence_lengths or (None,)
+    proportions = recipe.phase_proportions or (1,) * len(lengths)
+    sizes = recipe.phase_batch_sizes or (recipe.global_batch_size,) * len(lengths)
+    warmups = recipe.phase_warmup_updates or (0,) * len(lengths)
+    found, start, whole = [], 0, sum(proportions)
+    for number, (length, size, warmup) in enumerate(zip(lengths, sizes, warmups, strict=True), 1):
+        end = math.floor(total_updates * sum(proportions[:number]) / whole + 0.5)
+        if end - start <= warmup:
+            raise ValueError(
+                f"Phase {number} must be longer than its warmup. Received: phase_proportions="
+                f"{list(proportions)} of {total_updates} updates, which gives it {end - start}, "
+                f"with {warmup} updates of warmup. Train for longer, or warm up for less."
+            )
+        found.append(Phase(length, size, start, end))
+        start = end
+    return found
+
+
+def options(recipe, name):
+    """The entries "name=value" of the recipe's key `name`, as a dict of Python values.
+
+    A value that is no number, truth value or the like is a string.
+
+    Raises:
+        ValueError: for an entry of another form.
+
+    >>> from tf_largebatch.recipes import Recipe
+    >>> options(Recipe(model_options=["dropout=0.5", "arch=small"]), "model_options")
+    {'dropout': 0.5, 'arch': 'small'}
+    """
+    found = {}
+    for text in getattr(recipe, name):
+        option, sign, value = text.partition("=")
+        if not (option.isidentifier() and sign):
+            raise ValueError(
+                f'{name} must each be "name=value". Received: {name}='
+                f"{list(getattr(recipe, name))}."
+            )
+        try:
+            found[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[option] = value
+    return found
+
+
 def learning_rate_schedule(recipe, num_examples):
     """The schedule, clocked in updates: warmup from zero to `learning_rate`, then the decay.
+
+    Phases with learning rates of their own each have such a schedule, counted from their start.
 
     Raises:
         ValueError: if the recipe leaves the learning rate open, or as `length`.
@@ -109,13 +184,25 @@ def learning_rate_schedule(recipe, num_examples):
             "Received: learning_rate=None. Set it."
         )
     run = length(recipe, num_examples)
-    start = run.warmup_updates if recipe.decay_from == "warmup_end" else 0
+    found = phases(recipe, run.total_updates)
+    if not recipe.phase_learning_rates:
+        rate, updates, warmup = recipe.learning_rate, run.total_updates, run.warmup_updates
+        return _warmup_and_decay(recipe, rate, updates, warmup, num_examples)
+    each = zip(found, recipe.phase_learning_rates, recipe.phase_warmup_updates, strict=True)
+    parts = []
+    for phase, rate, warmup in each:
+        updates = phase.end_update - phase.start_update
+        parts.append((updates, _warmup_and_decay(recipe, rate, updates, warmup, num_examples)))
+    return schedules.Phases(parts)
+
+
+def _warmup_and_decay(recipe, rate, total_updates, warmup_updates, num_examples):
+    start = warmup_updates if recipe.decay_from == "warmup_end" else 0
     end = {"end_learning_rate": recipe.end_learning_rate, "start_update": start}
-    rate = recipe.learning_rate
     if recipe.schedule == "polynomial":
-        after = schedules.Polynomial(rate, run.total_updates, power=recipe.power, **end)
+        after = schedules.Polynomial(rate, total_updates, power=recipe.power, **end)
     elif recipe.schedule == "cosine":
-        after = schedules.Cosine(rate, run.total_updates, **end)
+        after = schedules.Cosine(rate, total_updates, **end)
     elif recipe.schedule == "piecewise":
         boundaries = [
             epochs_to_updates(epoch, num_examples=num_examples, batch_size=recipe.global_batch_size)
@@ -124,7 +211,7 @@ def learning_rate_schedule(recipe, num_examples):
         after = schedules.Piecewise(rate, boundaries, factor=recipe.decay_factor)
     else:
         after = rate
-    return schedules.LinearWarmup(after, run.warmup_updates)
+    return schedules.LinearWarmup(after, warmup_updates)
 
 
 def optimizer(recipe, learning_rate, variables):
