@@ -11,7 +11,6 @@ mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or wh
 --preemption_exit_code says: stopped by SIGTERM (saved), or another worker was lost; start it again.
 """
 
-import ast
 import dataclasses
 import importlib.util
 import json
@@ -19,24 +18,24 @@ import os
 import signal
 import sys
 import time
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
 import models
+from models import decoding
 from tf_largebatch import data, recipes
-from tf_largebatch.data.batches import evaluation_batches, training_batches
-from tf_largebatch.losses import SmoothedCrossEntropy
-from tf_largebatch.training import checkpoint, from_recipe, run_folder
+from tf_largebatch.training import checkpoint, files, from_recipe, run_folder, summary, tasks
 from tf_largebatch.training.callbacks import CSVLogger, KeepBest, Profile, save_model
 from tf_largebatch.training.flags import define_recipe_flags, recipe_from_flags, recipe_of_run
 from tf_largebatch.training.geometry import plan_batch
+from tf_largebatch.training.stage import Stage
 from tf_largebatch.training.strategy import make_strategy
-from tf_largebatch.training.trainer import Diverged, Trainer
+from tf_largebatch.training.trainer import Diverged
 from tf_largebatch.training.warm_start import warm_start
 from tf_largebatch.training.workers import (
     LOST_WORKER_ERRORS,
@@ -46,7 +45,7 @@ from tf_largebatch.training.workers import (
 )
 
 DEFAULT_RECIPE = "lenet_digits"
-METRIC = "val_accuracy"
+VOCABULARY = "vocabulary.txt"
 
 logging.set_verbosity(logging.WARNING)
 FLAGS = flags.FLAGS
@@ -108,118 +107,74 @@ def runnable(name):
     return recipe.data in data.SOURCES and recipe.model in models.MODELS
 
 
+class Job(NamedTuple):
+    """What is trained: its length, its phases with their data, the model with its optimizer."""
+
+    run: from_recipe.Length
+    stages: list[Stage]
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+
+
+def load_data(recipe):
+    """The data of each sequence length; of runs that have none, of the one phase."""
+    found = {}
+    for length in recipe.sequence_lengths or (None,):
+        options = {
+            "sequence_length": length,
+            "image_size": recipe.image_size,
+            "augmentation": recipe.augmentation,
+            "skip_bad_records": recipe.skip_bad_records or None,
+            "vocabulary": vocabulary_of_run(recipe),
+            **from_recipe.options(recipe, "data_options"),
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        found[length] = data.load(recipe.data, data_dir=recipe.data_dir, **given)
+    return found
+
+
+def vocabulary_of_run(recipe):
+    """The vocabulary file of the run that is gone on with, or of the one that weights come from."""
+    for folder in (recipe.model_dir, recipe.init_from):
+        path = os.path.join(folder or "", VOCABULARY)
+        if folder and files.kind(folder) == "folder" and files.kind(path) == "file":
+            return path
+    return None
+
+
 def prepare(recipe, strategy):
     """Data, model, optimizer and their length in updates, all checked; nothing is written."""
-    plan_batch(
-        recipe.global_batch_size,
-        replicas=strategy.num_replicas_in_sync,
-        micro_batch_size=recipe.micro_batch_size,
-    )
-    splits = data.load(recipe.data, data_dir=recipe.data_dir, **data_options(recipe))
-    run = from_recipe.length(recipe, splits.train.num_examples)
+    replicas = strategy.num_replicas_in_sync
+    for size in recipe.phase_batch_sizes or (recipe.global_batch_size,):
+        plan_batch(size, replicas=replicas, micro_batch_size=recipe.micro_batch_size)
+    found = load_data(recipe)
+    train = next(iter(found.values())).train
+    run = from_recipe.length(recipe, train.num_examples)
+    stages, epoch = [], 0
+    for phase in from_recipe.phases(recipe, run.total_updates):
+        stages.append(Stage(recipe, phase, found[phase.sequence_length], epoch))
+        epoch = stages[-1].end_epoch
     if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
         raise ValueError(
             f"profile_updates must begin within the run's {run.total_updates} updates. Received: "
             f"{recipe.profile_updates}."
         )
-    schedule = from_recipe.learning_rate_schedule(recipe, splits.train.num_examples)
-    # Made once here, so that a batch larger than the data is refused before anything is written.
-    training_batches(
-        splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
-        total_updates=run.total_updates, shuffle=recipe.shuffle,
-    )  # fmt: skip
+    schedule = from_recipe.learning_rate_schedule(recipe, train.num_examples)
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        model = models.build(
-            recipe.model, input_shape=splits.train.input_shape,
-            num_classes=splits.train.num_classes, **model_options(recipe),
-        )  # fmt: skip
+        arguments = train.model_arguments | from_recipe.options(recipe, "model_options")
+        model = models.build(recipe.model, task=train.task, **arguments)
         optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
+        outputs = model.output if isinstance(model.output, dict) else {"": model.output}
         model.compile(
             optimizer=optimizer,
-            loss=SmoothedCrossEntropy(recipe.label_smoothing),
-            weighted_metrics=[
-                keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
-                keras.metrics.SparseCategoricalCrossentropy(
-                    from_logits=True, name="cross_entropy", dtype="float32"
-                ),
-            ],
+            **tasks.objective(train.task, list(outputs), label_smoothing=recipe.label_smoothing),
         )
         model.optimizer.build(model.trainable_variables)
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
-    return splits, run, model, optimizer
-
-
-def model_options(recipe):
-    """The options of the network's function, as Python values; a word is a string."""
-    options = {}
-    for text in recipe.model_options:
-        name, sign, value = text.partition("=")
-        if not (name.isidentifier() and sign):
-            raise ValueError(
-                'model_options must each be "name=value". Received: model_options='
-                f"{list(recipe.model_options)}."
-            )
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
-
-
-def data_options(recipe):
-    """The keys of the recipe that its data source is to be asked for, where they are set."""
-    options = {key: getattr(recipe, key) for key in ("image_size", "augmentation")}
-    options["skip_bad_records"] = recipe.skip_bad_records or None
-    return {key: value for key, value in options.items() if value is not None}
-
-
-def report_bad_records(splits):
-    """Says which records were passed over, if any were."""
-    for name, source in (("training", splits.train), ("held-out", splits.test)):
-        bad = source.bad_records
-        if bad:
-            first = "; ".join(f"{record}: {why}" for record, why in list(bad.items())[:3])
-            print(f"{len(bad)} {name} records can't be read and were passed over: {first}.")
-
-
-def describe(recipe, splits, run, model):
-    """Prints what will be trained."""
-    train = splits.train
-    print(
-        f"Model {recipe.model}: {model.count_params():,} parameters. Data {recipe.data}: "
-        f"{train.num_examples:,} examples to train on, {splits.test.num_examples:,} held out."
-    )
-    warmup_epochs = run.warmup_updates * recipe.global_batch_size / train.num_examples
-    print(
-        f"{recipe.optimizer}: {run.total_updates:,} updates of {recipe.global_batch_size:,} "
-        f"examples ({run.epochs:.4g} epochs), warmup {run.warmup_updates:,} updates "
-        f"({warmup_epochs:.4g} epochs), peak rate {recipe.learning_rate:.6g}, "
-        f"{recipe.schedule} decay, {recipe.precision}, seed {recipe.seed}."
-    )
-
-
-def print_cost(run, model):
-    """Prints what an example, an update and the run cost, wherever they run."""
-    try:
-        operations = f"{models.multiply_adds(model):,} multiply-adds an example, forward"
-    except ValueError as error:
-        operations = f"operations not counted ({error})"
-    weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    # Gradients are reduced in float32, whatever the weights are.
-    reduced = run.total_updates * 4 * weights
-    print(
-        f"Cost: {operations}; {_nbytes(model.variables):,} bytes of weights, "
-        f"{_nbytes(model.optimizer.variables):,} of the optimizer's state. A run on several "
-        f"replicas reduces gradients {run.total_updates:,} times, {4 * weights:,} bytes each, "
-        f"{reduced / 1e9:,.4g} GB in all."
-    )
-
-
-def _nbytes(variables):
-    return sum(v.numpy().nbytes for v in variables)
+    return Job(run, stages, model, optimizer)
 
 
 def train(recipe):
@@ -230,29 +185,16 @@ def train(recipe):
         worker_index=recipe.worker_index, tpu=recipe.tpu, tpu_zone=recipe.tpu_zone,
         tpu_project=recipe.tpu_project, settings=settings_of_all_workers(recipe),
     )  # fmt: skip
-    splits, run, model, optimizer = prepare(recipe, strategy)
+    job = prepare(recipe, strategy)
+    run, model = job.run, job.model
     if FLAGS.dry_run:
-        describe(recipe, splits, run, model)
-        print_cost(run, model)
-        from_recipe.print_exclusions(recipe, optimizer, model.trainable_variables)
+        summary.describe(recipe, run, job.stages, model)
+        summary.print_cost(run.total_updates, model, models.multiply_adds)
+        from_recipe.print_exclusions(recipe, job.optimizer, model.trainable_variables)
         return 0
-    trainer = Trainer(
-        model, np.zeros((1, *splits.train.input_shape), np.float32), np.zeros(1, np.int32),
-        global_batch_size=recipe.global_batch_size,
-        micro_batch_size=recipe.micro_batch_size,
-        updates_per_call=recipe.steps_per_loop or 20,
-        jit=recipe.jit,
-    )  # fmt: skip
-    chief, replicas = is_chief(strategy), strategy.num_replicas_in_sync
-    test_batch_size = -(-min(512, splits.test.num_examples) // replicas) * replicas
-
-    def evaluate():
-        return trainer.evaluate(
-            lambda pipeline, pipelines: evaluation_batches(
-                splits.test, batch_size=test_batch_size, pipeline=pipeline, num_pipelines=pipelines
-            )
-        )
-
+    for stage in job.stages:  # all before a checkpoint is read, which holds the metrics' variables
+        stage.make_trainer(model)
+    chief = is_chief(strategy)
     model_dir = recipe.model_dir or os.path.join(
         "runs", f"{recipe.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -260,82 +202,104 @@ def train(recipe):
     if recipe.eval_only:
         if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
             raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
-        report(recipe, "evaluated", evaluate(), chief=chief)
+        logs = job.stages[-1].judge(decoding.beam_search)
+        if chief:
+            summary.report(recipe, "evaluated", logs)
         return 0
-    trainer.workers.chief_first(
-        lambda: run_folder.open_run(model_dir, recipe, resume=recipe.resume)
-    )
+    job.stages[0].trainer.workers.chief_first(lambda: open_folder(model_dir, recipe, job))
     restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
-    first_update, progress = restored or (0, {})
+    updates, progress = restored or (0, {})
     if chief:
         run_folder.cut_logs(model_dir, progress.get("epochs_done", 0))
-    describe(recipe, splits, run, model)
-    print(f"Run folder: {model_dir}" + (f", from update {first_update}" if restored else ""))
-    layout = [*trainer.plan, recipe.jit]
-    if progress.setdefault("layout", layout) != layout:
-        print("The batch is cut otherwise than before: the run is the same but for rounding.")
-
-    def batches(pipeline, pipelines):
-        return training_batches(
-            splits.train, global_batch_size=recipe.global_batch_size, seed=recipe.seed,
-            first_update=first_update, total_updates=run.total_updates,
-            pipeline=pipeline, num_pipelines=pipelines, shuffle=recipe.shuffle,
-        )  # fmt: skip
-
-    found = callbacks(recipe, model_dir, restored is not None, progress, chief=chief)
-    try:
-        updates = trainer.fit(
-            batches,
-            num_examples=splits.train.num_examples,
-            total_updates=run.total_updates,
-            first_update=first_update,
-            stop_update=recipe.max_updates,
-            evaluate=evaluate,
-            callbacks=found,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_every=recipe.checkpoint_every,
-            cuts=profiled_updates(recipe),
-            progress=progress,
-            verbose=verbosity() if chief else 0,
-        )
-        if trainer.stop_signal is not None:
-            print(
-                f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go "
-                f"on, repeat the command with --model_dir={model_dir} --resume."
+    summary.describe(recipe, run, job.stages, model)
+    print(f"Run folder: {model_dir}" + (f", from update {updates}" if restored else ""))
+    logs = {}
+    for number, stage in enumerate(job.stages, 1):
+        phase, trainer = stage.phase, stage.trainer
+        last = stage is job.stages[-1]
+        if updates >= phase.end_update and not last:
+            continue
+        layout = [number, *trainer.plan, recipe.jit]
+        if updates > phase.start_update and progress.get("layout", layout) != layout:
+            print("The batch is cut otherwise than before: the run is the same but for rounding.")
+        if updates == phase.start_update:
+            progress.pop("best", None)  # another sequence length has another best
+        progress["layout"] = layout
+        found = callbacks(recipe, model_dir, updates > 0, progress, stage, last=last, chief=chief)
+        try:
+            updates = stage.fit(
+                updates,
+                callbacks=found,
+                checkpoint_dir=checkpoint_dir,
+                cuts=profiled_updates(recipe),
+                progress=progress,
+                verbose=verbosity() if chief else 0,
             )
-            preempted = trainer.stop_signal == signal.SIGTERM
-            return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
-        logs = evaluate()
-    except tf.errors.InvalidArgumentError:
-        bad = {**splits.train.bad_records, **splits.test.bad_records}
-        if not bad or os.environ.get("TRACEBACK"):
+            if trainer.stop_signal is not None:
+                return stopped(recipe, trainer, updates, model_dir)
+            logs = stage.judge(decoding.beam_search)
+        except tf.errors.InvalidArgumentError:
+            raise_for_bad_record(recipe, stage.splits)
             raise
+        except Diverged as error:
+            kept = checkpoint.paths(checkpoint_dir)
+            where = f"The last checkpoint before it: {kept[0]}." if kept else "None was saved."
+            print(
+                f"\ntrain.py: training diverged. {error} {where} Try a lower --learning_rate, a "
+                "longer --warmup_epochs or --global_clipnorm, in another folder.",
+                file=sys.stderr,
+            )
+            return 3
+        # A run that ends within an epoch has not been judged where it ends.
+        found[0].set_model(model)
+        metric = stage.task.metric
+        found[0].on_epoch_end(progress.get("epochs_done", 0), {f"val_{metric}": logs[metric]})
+        if len(job.stages) > 1:
+            progress.setdefault("phases", {})[str(number)] = summary.rounded(logs)
+            print(f"Phase {number}, update {updates}: {json.dumps(summary.rounded(logs))}")
+        if updates < phase.end_update:
+            break
+    save_model(model, os.path.join(model_dir, "final.keras"), write=chief)
+    summary.report_bad_records(job.stages[-1].splits)
+    if chief:
+        status = "done" if updates == run.total_updates else "stopped early"
+        summary.report(
+            recipe, status, logs, best=progress.get("best"), updates=updates, model_dir=model_dir,
+            reached_target_at_epoch=progress.get("reached_target_at_epoch"),
+            phases=progress.get("phases"),
+        )  # fmt: skip
+    return 0
+
+
+def open_folder(model_dir, recipe, job):
+    """Makes the run's folder, or checks it, and keeps the vocabulary beside the weights."""
+    run_folder.open_run(model_dir, recipe, resume=recipe.resume)
+    vocabulary = getattr(job.stages[0].splits.train, "vocabulary", None)
+    path = os.path.join(model_dir, VOCABULARY)
+    if vocabulary is not None and files.kind(path) is None:
+        with files.replacing(path) as file:
+            file.write("".join(f"{token}\n" for token in vocabulary).encode())
+
+
+def stopped(recipe, trainer, updates, model_dir):
+    """Says that a signal ended the run, and how to go on; returns the exit code."""
+    print(
+        f"\nStopped by {trainer.stop_signal.name} after update {updates}, and saved. To go "
+        f"on, repeat the command with --model_dir={model_dir} --resume."
+    )
+    preempted = trainer.stop_signal == signal.SIGTERM
+    return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
+
+
+def raise_for_bad_record(recipe, splits):
+    """If a record is to blame for TensorFlow's error, says which, in one sentence."""
+    bad = {**splits.train.bad_records, **splits.test.bad_records}
+    if bad and not os.environ.get("TRACEBACK"):
         record, why = next(iter(bad.items()))
         raise ValueError(
             f"{record} of {recipe.data} cannot be used: {why}. Mend it, remove it, or pass "
             "--skip_bad_records to go on without such records."
         ) from None
-    except Diverged as error:
-        kept = checkpoint.paths(checkpoint_dir)
-        where = f"The last checkpoint before it: {kept[0]}." if kept else "No checkpoint was saved."
-        print(
-            f"\ntrain.py: training diverged. {error} {where} Try a lower --learning_rate, a longer "
-            "--warmup_epochs or --global_clipnorm, in another folder.",
-            file=sys.stderr,
-        )
-        return 3
-    # A run that ends within an epoch has not been judged where it ends.
-    found[0].set_model(model)
-    found[0].on_epoch_end(progress.get("epochs_done", 0), {METRIC: logs["accuracy"]})
-    save_model(model, os.path.join(model_dir, "final.keras"), write=chief)
-    report_bad_records(splits)
-    status = "done" if updates == run.total_updates else "stopped early"
-    report(
-        recipe, status, logs, chief=chief, best=progress.get("best"), updates=updates,
-        model_dir=model_dir,
-        reached_target_at_epoch=progress.get("reached_target_at_epoch"),
-    )  # fmt: skip
-    return 0
 
 
 def verbosity():
@@ -344,13 +308,14 @@ def verbosity():
     return {"bar": 1, "line": 2, "none": 0}[told]
 
 
-def callbacks(recipe, model_dir, resumed, progress, *, chief):
+def callbacks(recipe, model_dir, append, progress, stage, *, last, chief):
     """Keras callbacks, the one that keeps the best model first; the chief's write."""
-    best = os.path.join(model_dir, "best.keras")
-    found = [KeepBest(best, METRIC, progress, target=recipe.target_metric, write=chief)]
+    best, metric = os.path.join(model_dir, "best.keras"), f"val_{stage.task.metric}"
+    target = recipe.target_metric if last else None
+    found = [KeepBest(best, metric, progress, target=target, write=chief)]
     if not chief:
         return found
-    found.append(CSVLogger(os.path.join(model_dir, "log.csv"), append=resumed))
+    found.append(CSVLogger(os.path.join(model_dir, "log.csv"), append=append))
     if importlib.util.find_spec("tensorboard") is None:
         print("No TensorBoard logs: the package tensorboard isn't installed.")
     else:
@@ -364,22 +329,6 @@ def callbacks(recipe, model_dir, resumed, progress, *, chief):
 def profiled_updates(recipe):
     """(first, last) of --profile_updates, or ()."""
     return tuple(map(int, recipe.profile_updates.split(":"))) if recipe.profile_updates else ()
-
-
-def report(recipe, status, logs, *, chief, **more):
-    """The last line, for scripts, of the chief: RESULT and one JSON object."""
-    if not chief:
-        return
-    result = {
-        "status": status,
-        "recipe": recipe.recipe,
-        "optimizer": recipe.optimizer,
-        "global_batch_size": recipe.global_batch_size,
-        "seed": recipe.seed,
-        **{name: round(value, 6) for name, value in logs.items()},
-        **{name: value for name, value in more.items() if value is not None},
-    }
-    print("RESULT " + json.dumps(result, allow_nan=False))
 
 
 def list_recipes():

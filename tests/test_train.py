@@ -214,9 +214,9 @@ def test_flags_reach_the_optimizer(run, tmp_path):
 
 
 def test_recipes_for_models_yet_to_come_say_so(run):
-    code, _, err = run("--recipe=bert_lamb", "--dry_run")
+    code, _, err = run("--recipe=simclr_lars", "--dry_run")
     assert code == 2
-    assert "bert_lamb needs the data wikipedia_books and the model bert_large" in err
+    assert "simclr_lars needs the model simclr_resnet50" in err
     assert "lenet_digits" in err
 
 

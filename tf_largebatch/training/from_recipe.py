@@ -154,8 +154,7 @@ def options(recipe, name):
         option, sign, value = text.partition("=")
         if not (option.isidentifier() and sign):
             raise ValueError(
-                f'{name} must each be "name=value". Received: {name}='
-                f"{list(getattr(recipe, name))}."
+                f'{name} must each be "name=value". Received: {name}={list(getattr(recipe, name))}.'
             )
         try:
             found[option] = ast.literal_eval(value)

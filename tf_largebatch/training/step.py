@@ -114,9 +114,7 @@ class Step:
         """This replica's part of the loss and of each gradient, 0 where there is none."""
         model, plan = self.model, self.plan
         count, size = plan.accumulation, plan.micro_batch_size
-        batch = _map(
-            lambda t: tf.reshape(t, (count, size, *t.shape[1:])), (inputs, labels, weights)
-        )
+        batch = _map(lambda t: split_first(t, count, size), (inputs, labels, weights))
 
         def micro_batch(i, loss, *sums):
             x, y, w = _map(lambda t: t[i], batch)
@@ -228,6 +226,15 @@ class Step:
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in wide])
         for variable, mean in zip(self.statistics, means, strict=True):
             variable.assign(tf.cast(mean, variable.dtype))
+
+
+def split_first(tensor, parts, size):
+    """(parts * size, ...) as (parts, size, ...); other dimensions may be unknown, as in buckets."""
+    rest = tensor.shape[1:]
+    if rest.is_fully_defined():
+        return tf.reshape(tensor, (parts, size, *rest))
+    found = tf.reshape(tensor, tf.concat([[parts, size], tf.shape(tensor)[1:]], 0))
+    return tf.ensure_shape(found, (parts, None if size == -1 else size, *rest))
 
 
 def _map(function, structure):

@@ -14,7 +14,7 @@ from tf_largebatch.data.batches import epoch_end_update
 from tf_largebatch.training import checkpoint
 from tf_largebatch.training.callbacks import callback_state, restore_callbacks
 from tf_largebatch.training.geometry import plan_batch
-from tf_largebatch.training.step import Step
+from tf_largebatch.training.step import Step, split_first
 from tf_largebatch.training.workers import Workers, is_chief
 
 
@@ -106,13 +106,13 @@ class Trainer:
         return self.strategy.distribute_datasets_from_function(of_pipeline)
 
     def evaluate(self, batches):
-        """Loss and metrics over (inputs, labels, mask) batches, by name, as floats.
+        """Loss and metrics over (inputs, labels, weights) batches, by name, as floats.
 
         Args:
             batches: as `distribute` takes them; a dataset's need not be divisible by the replicas.
 
         Each example counts once, whatever the batch size and the number of replicas: a filling,
-        whose mask is 0, counts for nothing. The loss is that of the data, without regularisers.
+        whose weights are 0, counts for nothing. The loss is that of the data, without regularisers.
 
         Raises:
             Diverged: if the loss isn't finite.
@@ -136,6 +136,8 @@ class Trainer:
         num_examples,
         total_updates,
         first_update=0,
+        start_update=0,
+        start_epoch=0,
         stop_update=None,
         evaluate=None,
         callbacks=(),
@@ -151,8 +153,10 @@ class Trainer:
             batches: the batches from `first_update` on, (inputs, labels) or (inputs, labels,
                 weights), as `distribute` takes them.
             num_examples: of the training data; with the global batch it says where epochs end.
-            total_updates: length of the whole run.
+            total_updates: the update to end with, counted from the start of the whole run.
             first_update: updates already done.
+            start_update, start_epoch: where these data begin, and the number of their first epoch:
+                for a run whose data and batch size change on the way, one call a phase.
             stop_update: end here, before `total_updates`.
             evaluate: called without arguments after each epoch; returns metrics by name, which
                 enter the logs with the prefix "val_".
@@ -181,7 +185,8 @@ class Trainer:
         global_batch_size = self.plan.global_batch_size
         end = min(total_updates, stop_update or total_updates)
         sizes = {"num_examples": num_examples, "global_batch_size": global_batch_size}
-        epochs = (total_updates - 1) * global_batch_size // num_examples + 1
+        examples = (total_updates - start_update) * global_batch_size
+        epochs = start_epoch + -(-examples // num_examples)
         callback_list = keras.callbacks.CallbackList(
             list(callbacks),
             add_progbar=verbose != 0,
@@ -211,9 +216,12 @@ class Trainer:
         with _caught_signals(self):
             try:
                 while update < end and not self._stops():
-                    epoch = update * global_batch_size // num_examples
-                    epoch_start = 0 if epoch == 0 else epoch_end_update(epoch - 1, **sizes)
-                    epoch_end = min(epoch_end_update(epoch, **sizes), total_updates)
+                    here = (update - start_update) * global_batch_size // num_examples
+                    epoch, epoch_start = start_epoch + here, start_update
+                    if here > 0:
+                        epoch_start += epoch_end_update(here - 1, **sizes)
+                    epoch_end = start_update + epoch_end_update(here, **sizes)
+                    epoch_end = min(epoch_end, total_updates)
                     if update == epoch_start:
                         model.reset_metrics()  # else an epoch is gone on with, and its metrics
                     callback_list.set_params(
@@ -287,13 +295,14 @@ class Trainer:
 def _cut(tensor, parts):
     """(examples, ...) as (parts, examples / parts, ...)."""
     size = -1 if tensor.shape[0] is None else tensor.shape[0] // parts
-    return tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
+    return split_first(tensor, parts, size)
 
 
 def _filled(batch, replicas):
-    """A batch of (inputs, labels, mask), filled up to a multiple of the replicas with mask 0."""
-    *data, mask = batch
-    size = tf.shape(mask)[0] if mask.shape[0] is None else mask.shape[0]
+    """A batch of (inputs, labels, weights), filled up to a multiple of the replicas, weights 0."""
+    *data, weights = batch
+    first = tf.nest.flatten(weights)[0]
+    size = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
     extra = -size % replicas
     if isinstance(extra, int) and extra == 0:
         return batch
@@ -301,7 +310,10 @@ def _filled(batch, replicas):
     def fill(t):
         return tf.concat([t, tf.repeat(t[-1:], extra, axis=0)], axis=0)
 
-    return *tf.nest.map_structure(fill, data), tf.concat([mask, tf.zeros(extra, mask.dtype)], 0)
+    def nothing(t):
+        return tf.concat([t, tf.zeros_like(tf.repeat(t[-1:], extra, axis=0))], axis=0)
+
+    return *tf.nest.map_structure(fill, data), tf.nest.map_structure(nothing, weights)
 
 
 def _check_weights(model, update):

@@ -1,0 +1,108 @@
+"""One phase of a run at work: its data, its trainer, its evaluation."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.data.batches import evaluation_batches, training_batches
+from tf_largebatch.training import tasks
+from tf_largebatch.training.trainer import Trainer
+
+
+class Stage:
+    """A phase of a recipe's run with the data of its sequence length.
+
+    Args:
+        recipe: the `Recipe`.
+        phase: `from_recipe.Phase`.
+        splits: the data.
+        start_epoch: the epochs of the phases before.
+
+    Attributes:
+        end_epoch: the epochs up to the end of this phase, the last one perhaps cut short.
+
+    Raises:
+        ValueError: if the data can't be batched so.
+    """
+
+    def __init__(self, recipe, phase, splits, start_epoch=0):
+        self.recipe, self.phase, self.splits = recipe, phase, splits
+        self.task = tasks.TASKS[splits.test.task]
+        examples = (phase.end_update - phase.start_update) * phase.global_batch_size
+        self.start_epoch = start_epoch
+        self.end_epoch = start_epoch - (-examples // splits.train.num_examples)
+        self.trainer = None
+        # Made here, so that a batch larger than the data is refused before anything is written.
+        self._shapes = self._batches(phase.end_update).element_spec
+
+    def make_trainer(self, model):
+        """Makes the trainer of a compiled model, and with it the variables of the metrics."""
+        inputs, labels = tf.nest.map_structure(_zeros, self._shapes[:2])
+        self.trainer = Trainer(
+            model, inputs, labels,
+            global_batch_size=self.phase.global_batch_size,
+            micro_batch_size=self.recipe.micro_batch_size,
+            updates_per_call=self.recipe.steps_per_loop or 20,
+            jit=self.recipe.jit,
+        )  # fmt: skip
+
+    def fit(self, first_update, **arguments):
+        """Runs the phase from an update of the run on; as `Trainer.fit`."""
+        return self.trainer.fit(
+            functools.partial(self._batches, first_update),
+            num_examples=self.splits.train.num_examples,
+            total_updates=self.phase.end_update,
+            first_update=first_update,
+            start_update=self.phase.start_update,
+            start_epoch=self.start_epoch,
+            stop_update=self.recipe.max_updates,
+            evaluate=self.evaluate,
+            checkpoint_every=self.recipe.checkpoint_every,
+            **arguments,
+        )
+
+    def evaluate(self):
+        """Loss and metrics on the held-out data, in batches as training holds in memory."""
+        return self.trainer.evaluate(
+            lambda pipeline, pipelines: evaluation_batches(
+                self.splits.test, batch_size=self._evaluation_batch_size(),
+                pipeline=pipeline, num_pipelines=pipelines,
+            )
+        )  # fmt: skip
+
+    def judge(self, translate):
+        """What `evaluate` finds, with the perplexity, and what only the whole answer shows.
+
+        Args:
+            translate: as `tasks.judge` takes it.
+        """
+        test = self.splits.test
+        logs = tasks.with_perplexity(test.task, self.evaluate())
+        return logs | tasks.judge(
+            self.trainer.model, test, batch_size=self._evaluation_batch_size(), translate=translate
+        )
+
+    def _batches(self, first_update, pipeline=0, num_pipelines=1):
+        start = self.phase.start_update
+        return training_batches(
+            self.splits.train,
+            global_batch_size=self.phase.global_batch_size,
+            seed=self.recipe.seed,
+            first_update=first_update - start,
+            total_updates=self.phase.end_update - start,
+            pipeline=pipeline,
+            num_pipelines=num_pipelines,
+            shuffle=self.recipe.shuffle,
+        )
+
+    def _evaluation_batch_size(self):
+        plan = self.trainer.plan
+        share = -(-min(512, self.splits.test.num_examples) // plan.replicas)
+        return plan.replicas * min(plan.micro_batch_size, share)
+
+
+def _zeros(spec):
+    """One example of zeros; an unknown length is 2: some layers warn of 1."""
+    shape = [2 if n is None else n for n in (1, *spec.shape[1:])]
+    return np.zeros(shape, spec.dtype.as_numpy_dtype)

@@ -1,0 +1,122 @@
+"""What a model is compiled with and judged by, for each task that a data source can have."""
+
+import importlib.util
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_largebatch.data.batches import evaluation_batches
+from tf_largebatch.data.vocabulary import CLS, SEP
+from tf_largebatch.losses import SmoothedCrossEntropy
+
+
+class Task(NamedTuple):
+    """The outputs of a task's models, None for a single one, and the metric of its best model."""
+
+    outputs: tuple[str, ...] | None
+    metric: str
+
+
+TASKS = {
+    "classification": Task(None, "accuracy"),
+    "masked_lm": Task(("masked_lm", "next_sentence"), "masked_lm_accuracy"),
+    "spans": Task(("start", "end"), "start_accuracy"),
+    "language_model": Task(None, "accuracy"),
+    "translation": Task(None, "accuracy"),
+}
+
+
+def objective(task, output_names, *, label_smoothing=0.0):
+    """Loss and weighted metrics for `model.compile`: cross-entropy and accuracy of each output.
+
+    Of several outputs the losses are added, each a mean by its own weights, as BERT adds those of
+    masked tokens and of next sentences (Devlin et al. 2018, arXiv:1810.04805, appendix A.2).
+
+    Args:
+        task: a key of `TASKS`.
+        output_names: the model's outputs, where it has several: it may lack the task's last ones.
+        label_smoothing: share of each label that is spread evenly.
+
+    Returns:
+        dict of `loss` and `weighted_metrics`.
+
+    Raises:
+        ValueError: if the model's outputs aren't the task's.
+
+    >>> sorted(objective("masked_lm", ["masked_lm"])["loss"])
+    ['masked_lm']
+    """
+    expected = TASKS[task].outputs
+    if expected is None:
+        if len(output_names) > 1:
+            raise ValueError(
+                f"A model for {task} must have one output. Received: a model with the outputs "
+                f"{', '.join(output_names)}. Leave out the option that adds outputs."
+            )
+        return {"loss": SmoothedCrossEntropy(label_smoothing), "weighted_metrics": _metrics()}
+    if set(output_names) not in (set(expected), set(expected[:1])):
+        raise ValueError(
+            f"A model for {task} must have the outputs {', '.join(expected)}. Received: a model "
+            f"with the outputs {', '.join(output_names)}. Choose another model for these data."
+        )
+    return {
+        "loss": {name: SmoothedCrossEntropy(label_smoothing) for name in output_names},
+        "weighted_metrics": {name: _metrics() for name in output_names},
+    }
+
+
+def _metrics():
+    return [
+        keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
+        keras.metrics.SparseCategoricalCrossentropy(
+            from_logits=True, name="cross_entropy", dtype="float32"
+        ),
+    ]
+
+
+def with_perplexity(task, logs):
+    """Logs of an evaluation, and for a task on words the perplexity, exp of the cross-entropy.
+
+    >>> with_perplexity("language_model", {"cross_entropy": 0.0})["perplexity"]
+    1.0
+    """
+    key = {"masked_lm": "masked_lm_cross_entropy"}.get(task, "cross_entropy")
+    if task not in ("masked_lm", "language_model", "translation") or key not in logs:
+        return dict(logs)
+    return {**logs, "perplexity": math.exp(min(logs[key], 700.0))}
+
+
+def judge(model, source, *, batch_size, translate):
+    """What only the whole answer shows, on a held-out source: F1 and exact match, or BLEU.
+
+    Args:
+        model: trained on the source's task.
+        source: a held-out source; of a task without such a judgement nothing is computed.
+        batch_size: examples to a call.
+        translate: for the task "translation", function of (model, source ids (batch, length),
+            start_id=, end_id=) whose result has `tokens`, (batch, length) ids.
+
+    Returns:
+        Percentages by name; empty for other tasks.
+    """
+    batches = evaluation_batches(source, batch_size=batch_size)
+    n = source.num_examples
+    if source.task == "spans":
+        run = tf.function(lambda inputs: model(inputs, training=False))
+        outputs = [run(inputs) for inputs, _, _ in batches]
+        start, end = (np.concatenate([o[k].numpy() for o in outputs])[:n] for k in ("start", "end"))
+        return source.judge(start, end)
+    if source.task == "translation":
+        if importlib.util.find_spec("sacrebleu") is None:
+            print("No BLEU: the package sacrebleu isn't installed (pip install sacrebleu).")
+            return {}
+        ends = {f"{end}_id": source.tokenizer.id_of(t) for end, t in (("start", CLS), ("end", SEP))}
+        found = []
+        for inputs, _, _ in batches:
+            tokens = translate(model, inputs["source_ids"].numpy(), **ends).tokens
+            found += source.detokenize(tokens)
+        return {"bleu": source.bleu(found[:n])}
+    return {}
