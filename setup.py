@@ -34,7 +34,7 @@ EXTRAS = {
     # tensorflow-datasets imports importlib_resources without asking for it.
     "data": ["tensorflow-datasets>=4.9", "importlib_resources"],
     # keras-hub pulls tensorflow-text, which pulls the full tensorflow: never together with [cpu].
-    "nlp": ["keras-hub>=0.32"],
+    "nlp": ["keras-hub>=0.32", "sacrebleu>=2.4"],
     "kernels": ["scikit-learn>=1.6"],
     "async": ["numba>=0.61"],
 }

@@ -22,6 +22,21 @@ SOURCES = {
     "imagenet2012": "tf_largebatch.data.prepared:imagenet2012",
     "image_folder": "tf_largebatch.data.folders:image_folder",
     "tfrecords": "tf_largebatch.data.folders:tfrecords",
+    "topics": "tf_largebatch.data.pretraining:topics",
+    "english": "tf_largebatch.data.pretraining:english",
+    "text_folder": "tf_largebatch.data.pretraining:text_folder",
+    "wikipedia": "tf_largebatch.data.pretraining:wikipedia",
+    "wiki40b": "tf_largebatch.data.pretraining:wiki40b",
+    "c4": "tf_largebatch.data.pretraining:c4",
+    "wikipedia_books": "tf_largebatch.data.pretraining:wikipedia_books",
+    "squad": "tf_largebatch.data.squad:squad",
+    "questions": "tf_largebatch.data.questions:questions",
+    "phrases": "tf_largebatch.data.phrases:phrases",
+    "parallel_text": "tf_largebatch.data.parallel_text:parallel_text",
+    "wmt16": "tf_largebatch.data.parallel_text:wmt16",
+    "english_lm": "tf_largebatch.data.language_model:english_lm",
+    "topics_lm": "tf_largebatch.data.language_model:topics_lm",
+    "lm_folder": "tf_largebatch.data.lm_folder:lm_folder",
 }
 
 
@@ -33,7 +48,9 @@ def load(name, data_dir=None, **options):
             digits that scikit-learn carries; `"digits32"`, the same as 32x32 pixels in three
             colours; `"crops"`, JPEG crops of its two photographs. As TensorFlow Datasets prepares
             them: `"mnist"`, `"cifar10"`, `"imagenet2012"`. From your own files: `"image_folder"`,
-            `"tfrecords"`.
+            `"tfrecords"`. Text for pre-training (`tf_largebatch.data.pretraining`): embedded
+            `"topics"` and `"english"`; prepared `"wikipedia"`, `"wiki40b"`, `"c4"` and
+            `"wikipedia_books"`; your own, `"text_folder"`.
         data_dir: Folder of the data that lie in files; the embedded ones ignore it.
         options: What the source's own function takes, such as `image_size` and `augmentation`.
 
@@ -68,13 +85,18 @@ def load(name, data_dir=None, **options):
 
 
 def _options(function):
-    """The names of its arguments; `**options` stands for those of `JpegSource`."""
+    """The names of its arguments; `**options` stands for those of the class it is annotated with.
+
+    Without an annotation that is `JpegSource`.
+    """
     parameters = inspect.signature(function).parameters
     known = set(parameters) - {"data_dir", "options"}
     if "options" in parameters:
-        from tf_largebatch.data.jpeg import JpegSource
+        owner = parameters["options"].annotation
+        if owner is inspect.Parameter.empty:
+            from tf_largebatch.data.jpeg import JpegSource as owner
 
-        known |= set(inspect.signature(JpegSource).parameters) - {"name", "records", "num_classes"}
+        known |= set(inspect.signature(owner).parameters) - {"name", "records", "num_classes"}
     return known
 
 

@@ -11,11 +11,15 @@ each shows each example exactly once.
 
 The key from which an example is augmented is a function of the same three, and so as indifferent to
 batch size, workers and threads.
+
+Sources with length buckets are the exception to the first: the updates of a window share its places
+by length (`tf_largebatch.data.buckets`).
 """
 
 import numpy as np
 import tensorflow as tf
 
+from tf_largebatch.data.buckets import bucketed_updates, evaluation_lengths
 from tf_largebatch.scaling import check_count
 
 # RandomIndexShuffle is a Feistel cipher on the index. Its public form, index_shuffle, takes no seed
@@ -54,19 +58,20 @@ def training_batches(
             pipelines are. `"per_worker"`: each pipeline has 1 / num_pipelines of the examples, one
             next to the other, and shuffles those, so that a cache or a local disk need hold no
             more; another number of pipelines is another order. Either way each pipeline sees each
-            of its examples once an epoch.
+            of its examples once an epoch. Length buckets need `"global"`.
         prefetch: Batches to hold ready; `tf.data.AUTOTUNE` finds out, and 0 makes each batch only
             when it is asked for.
 
     Returns:
         A `tf.data.Dataset` of `total_updates` - `first_update` tuples (inputs, labels, weights), as
         the source reads them, with `size` examples each; of images (inputs, labels) alone, since
-        all weigh the same.
+        all weigh the same. Where the source has length buckets, the length of each batch is its
+        bucket's, the same for all pipelines.
 
     Raises:
         ValueError: If an argument isn't such a whole number, the batch is larger than the data,
             it isn't divisible by the pipelines, `first_update` lies beyond `total_updates`, or
-            `shuffle` is unknown.
+            `shuffle` is unknown or doesn't fit the source.
 
     >>> from tf_largebatch.data.source import ArraySource
     >>> source = ArraySource("five", np.zeros((5, 1)), np.arange(5), num_classes=5)
@@ -94,6 +99,12 @@ def training_batches(
     prefetch = check_count("prefetch", prefetch, at_least=tf.data.AUTOTUNE)
     if shuffle not in SHUFFLES:
         raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}. Received: {shuffle!r}.")
+    has_buckets = bool(getattr(source, "bucket_boundaries", ()))
+    if has_buckets and shuffle != "global":
+        raise ValueError(
+            "Length buckets need shuffle='global': each worker must know the length of the whole "
+            f"batch. Received: shuffle={shuffle!r}. Or load {source.name} with buckets=False."
+        )
     size = _size_of_part("global_batch_size", global_batch_size, pipeline, num_pipelines)
     if shuffle == "global":  # places of a stream of all the examples
         low, high, stride, offset, own = 0, n, global_batch_size, pipeline * size, ()
@@ -102,18 +113,33 @@ def training_batches(
         stride, offset, own = size, 0, (pipeline,)
     n = high - low
     first_epoch = first_update * stride // n
-    epochs = range(first_epoch, -(-total_updates * stride // n))
+    # The last window of buckets may reach into one epoch more.
+    epochs = range(first_epoch, -(-total_updates * stride // n) + has_buckets)
     order_keys = tf.constant(_epoch_words(seed, epochs, own)[:, :3])  # (epochs, 3)
     augmentation_keys = tf.constant(_epoch_words(seed, epochs)[:, 3:])
 
-    def batch(update):
-        places = update * stride + offset + tf.range(size, dtype=tf.int64)
-        epoch = places // n - first_epoch
-        examples = low + _permuted(places % n, tf.gather(order_keys, epoch), n)
-        examples = tf.ensure_shape(examples, (size,))
-        keys = _permuted(examples, tf.gather(augmentation_keys, epoch), 2**62)
-        inputs, labels, weights = source.read(examples, tf.bitcast(keys, tf.int32))
+    def example_at(places):
+        keys = tf.gather(order_keys, places // n - first_epoch)
+        return low + _permuted(places % n, keys, n)
+
+    def read(places, *length):
+        places = tf.ensure_shape(places, (size,))
+        examples = example_at(places)
+        keys = tf.gather(augmentation_keys, places // n - first_epoch)
+        keys = tf.bitcast(_permuted(examples, keys, 2**62), tf.int32)
+        inputs, labels, weights = source.read(examples, keys, *length)
         return (inputs, labels) if source.task == "classification" else (inputs, labels, weights)
+
+    if has_buckets:
+        updates = bucketed_updates(
+            source, example_at, _permuted, global_batch_size=global_batch_size, seed=seed,
+            first_update=first_update, total_updates=total_updates,
+        )  # fmt: skip
+        updates = updates.map(lambda places, length: (places[offset : offset + size], length))
+        return _in_order(updates, read, source, prefetch)
+
+    def batch(update):
+        return read(update * stride + offset + tf.range(size, dtype=tf.int64))
 
     return _in_order(tf.data.Dataset.range(first_update, total_updates), batch, source, prefetch)
 
@@ -131,7 +157,8 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
 
     Returns:
         A `tf.data.Dataset` of triples (inputs, labels, weights) as the source reads them, with
-        size = batch_size / num_pipelines examples each; shapes static.
+        size = batch_size / num_pipelines examples each; shapes static, but for the length where the
+        source has length buckets: it is the bucket's of the longest in the batch.
 
     Raises:
         ValueError: If `batch_size` isn't a whole number of at least 1, or not divisible by the
@@ -147,10 +174,14 @@ def evaluation_batches(source, *, batch_size, pipeline=0, num_pipelines=1):
     n = source.num_examples
     batch_size = check_count("batch_size", batch_size)
     size = _size_of_part("batch_size", batch_size, pipeline, num_pipelines)
+    lengths = ()
+    if getattr(source, "bucket_boundaries", ()):
+        lengths = (tf.constant(evaluation_lengths(source, batch_size)),)
 
     def batch(number):
         places = number * batch_size + pipeline * size + tf.range(size, dtype=tf.int64)
-        inputs, labels, weights = source.read(tf.minimum(places, n - 1))
+        length = [tf.gather(each, number) for each in lengths]
+        inputs, labels, weights = source.read(tf.minimum(places, n - 1), None, *length)
         real = tf.cast(places < n, tf.float32)
         return inputs, labels, tf.nest.map_structure(lambda w: _each(real, w) * w, weights)
 
@@ -214,7 +245,10 @@ def _each(factors, values):
 def _permuted(numbers, keys, count):
     """Each number's place in the permutation of 0 ... count - 1 that its key chooses."""
     return tf.raw_ops.RandomIndexShuffle(
-        index=numbers, seed=keys, max_index=tf.constant(count - 1, tf.int64), rounds=_ROUNDS
+        index=numbers,
+        seed=keys,
+        max_index=tf.convert_to_tensor(count - 1, tf.int64),
+        rounds=_ROUNDS,
     )
 
 
