@@ -202,7 +202,7 @@ def train(recipe):
     if recipe.eval_only:
         if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
             raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
-        logs = job.stages[-1].judge(decoding.beam_search)
+        logs = job.stages[-1].judge(decoding.Translator)
         if chief:
             summary.report(recipe, "evaluated", logs)
         return 0
@@ -237,7 +237,7 @@ def train(recipe):
             )
             if trainer.stop_signal is not None:
                 return stopped(recipe, trainer, updates, model_dir)
-            logs = stage.judge(decoding.beam_search)
+            logs = stage.judge(decoding.Translator)
         except tf.errors.InvalidArgumentError:
             raise_for_bad_record(recipe, stage.splits)
             raise

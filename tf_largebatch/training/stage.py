@@ -71,16 +71,19 @@ class Stage:
             )
         )  # fmt: skip
 
-    def judge(self, translate):
+    def judge(self, translator):
         """What `evaluate` finds, with the perplexity, and what only the whole answer shows.
 
         Args:
-            translate: as `tasks.judge` takes it.
+            translator: as `tasks.judge` takes it.
         """
         test = self.splits.test
         logs = tasks.with_perplexity(test.task, self.evaluate())
         return logs | tasks.judge(
-            self.trainer.model, test, batch_size=self._evaluation_batch_size(), translate=translate
+            self.trainer.model,
+            test,
+            batch_size=self._evaluation_batch_size(),
+            translator=translator,
         )
 
     def _batches(self, first_update, pipeline=0, num_pipelines=1):

@@ -89,15 +89,15 @@ def with_perplexity(task, logs):
     return {**logs, "perplexity": math.exp(min(logs[key], 700.0))}
 
 
-def judge(model, source, *, batch_size, translate):
+def judge(model, source, *, batch_size, translator):
     """What only the whole answer shows, on a held-out source: F1 and exact match, or BLEU.
 
     Args:
         model: trained on the source's task.
         source: a held-out source; of a task without such a judgement nothing is computed.
         batch_size: examples to a call.
-        translate: for the task "translation", function of (model, source ids (batch, length),
-            start_id=, end_id=) whose result has `tokens`, (batch, length) ids.
+        translator: for the task "translation", class whose objects, made of (model, start_id=,
+            end_id=), have `beam_search` from source ids (batch, length) to `tokens`, such ids.
 
     Returns:
         Percentages by name; empty for other tasks.
@@ -114,9 +114,8 @@ def judge(model, source, *, batch_size, translate):
             print("No BLEU: the package sacrebleu isn't installed (pip install sacrebleu).")
             return {}
         ends = {f"{end}_id": source.tokenizer.id_of(t) for end, t in (("start", CLS), ("end", SEP))}
-        found = []
+        search, found = translator(model, **ends).beam_search, []
         for inputs, _, _ in batches:
-            tokens = translate(model, inputs["source_ids"].numpy(), **ends).tokens
-            found += source.detokenize(tokens)
+            found += source.detokenize(search(inputs["source_ids"].numpy()).tokens)
         return {"bleu": source.bleu(found[:n])}
     return {}
