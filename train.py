@@ -150,10 +150,7 @@ def prepare(recipe, strategy):
     found = load_data(recipe)
     train = next(iter(found.values())).train
     run = from_recipe.length(recipe, train.num_examples)
-    stages, epoch = [], 0
-    for phase in from_recipe.phases(recipe, run.total_updates):
-        stages.append(Stage(recipe, phase, found[phase.sequence_length], epoch))
-        epoch = stages[-1].end_epoch
+    phases = from_recipe.phases(recipe, run.total_updates)
     if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
         raise ValueError(
             f"profile_updates must begin within the run's {run.total_updates} updates. Received: "
@@ -166,12 +163,16 @@ def prepare(recipe, strategy):
         arguments = train.model_arguments | from_recipe.options(recipe, "model_options")
         model = models.build(recipe.model, task=train.task, **arguments)
         optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
-        outputs = model.output if isinstance(model.output, dict) else {"": model.output}
+        outputs = list(model.output) if isinstance(model.output, dict) else ["logits"]
         model.compile(
             optimizer=optimizer,
-            **tasks.objective(train.task, list(outputs), label_smoothing=recipe.label_smoothing),
+            **tasks.objective(train.task, outputs, label_smoothing=recipe.label_smoothing),
         )
         model.optimizer.build(model.trainable_variables)
+    stages, epoch = [], 0
+    for phase in phases:
+        stages.append(Stage(recipe, phase, found[phase.sequence_length], outputs, epoch))
+        epoch = stages[-1].end_epoch
     if recipe.init_from is not None:
         warm_start(model, recipe.init_from)
     return Job(run, stages, model, optimizer)
@@ -252,8 +253,8 @@ def train(recipe):
             return 3
         # A run that ends within an epoch has not been judged where it ends.
         found[0].set_model(model)
-        metric = stage.task.metric
-        found[0].on_epoch_end(progress.get("epochs_done", 0), {f"val_{metric}": logs[metric]})
+        judged = {f"val_{stage.metric}": logs[stage.metric]}
+        found[0].on_epoch_end(progress.get("epochs_done", 0), judged)
         if len(job.stages) > 1:
             progress.setdefault("phases", {})[str(number)] = summary.rounded(logs)
             print(f"Phase {number}, update {updates}: {json.dumps(summary.rounded(logs))}")
@@ -296,10 +297,10 @@ def raise_for_bad_record(recipe, splits):
     bad = {**splits.train.bad_records, **splits.test.bad_records}
     if bad and not os.environ.get("TRACEBACK"):
         record, why = next(iter(bad.items()))
-        raise ValueError(
-            f"{record} of {recipe.data} cannot be used: {why}. Mend it, remove it, or pass "
-            "--skip_bad_records to go on without such records."
-        ) from None
+        skip = "Mend it, remove it, or pass --skip_bad_records to go on without such records."
+        if recipe.skip_bad_records:
+            skip = f"None of the first {len(bad)} could be read. Check --data_dir and its files."
+        raise ValueError(f"{record} of {recipe.data} cannot be used: {why}. {skip}") from None
 
 
 def verbosity():
@@ -310,7 +311,7 @@ def verbosity():
 
 def callbacks(recipe, model_dir, append, progress, stage, *, last, chief):
     """Keras callbacks, the one that keeps the best model first; the chief's write."""
-    best, metric = os.path.join(model_dir, "best.keras"), f"val_{stage.task.metric}"
+    best, metric = os.path.join(model_dir, "best.keras"), f"val_{stage.metric}"
     target = recipe.target_metric if last else None
     found = [KeepBest(best, metric, progress, target=target, write=chief)]
     if not chief:

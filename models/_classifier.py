@@ -1,9 +1,13 @@
 """How every image network here begins and ends: arguments checked, logits that no policy rounds."""
 
+import math
 import numbers
 
 import keras
 from keras import layers
+
+# Of ImageNet, where images are standardised: the mean of the three colours' 58.4, 57.1 and 57.4.
+PIXEL_DEVIATION = 57.6
 
 
 def image(name, input_shape, num_classes, *, least_size):
@@ -35,6 +39,20 @@ def image(name, input_shape, num_classes, *, least_size):
             f"num_classes={num_classes!r}."
         )
     return keras.Input(input_shape, name="image")
+
+
+def rescaled(name, image, scale):
+    """The image times `scale`, for networks whose published start is for pixels of another scale.
+
+    Raises:
+        ValueError: If `scale` isn't a number above 0.
+    """
+    if not isinstance(scale, numbers.Real) or isinstance(scale, bool) or not 0 < scale < math.inf:
+        raise ValueError(
+            f"input_scale of {name} must be a number above 0. Received: input_scale={scale!r}. "
+            "Leave it out for standardised images, pass 1 for images that are as published."
+        )
+    return image if scale == 1 else layers.Rescaling(scale, name="pixels")(image)
 
 
 def logits(x, num_classes, *, name="logits", **dense):

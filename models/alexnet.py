@@ -1,8 +1,11 @@
 """AlexNet as Caffe trains it, and its two forms with batch normalisation that LARS was shown on.
 
 Convolutions 2, 4 and 5 have two groups, as on the paper's two GPUs. Weights start as in the Caffe
-files that each form is taken from: normal with deviation .01, .005 in fc6 and fc7. That start
-expects pixels of 0 to 255 less their mean, divided by 256 in `alexnet_bn_val2` alone.
+files that each form is taken from: normal with deviation .01, .005 in fc6 and fc7. That start, and
+the constant in LRN, are for pixels of 0 to 255 less their mean, divided by 256 in `alexnet_bn_val2`
+alone. Images usually come divided by their deviation as well, so a first layer without weights
+multiplies them by it again. Were it left out, conv5 of `alexnet` would hold hardly more than what
+biases make, and the loss stay that of chance for hundreds of updates.
 """
 
 import keras
@@ -10,6 +13,7 @@ from keras import layers
 from keras.initializers import Constant, RandomNormal
 
 from models import _classifier
+from models._classifier import PIXEL_DEVIATION
 from models.grouped import GroupedConv2D
 from models.lrn import LocalResponseNormalization
 
@@ -30,7 +34,9 @@ _BIASES = {
 }
 
 
-def alexnet(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5):
+def alexnet(
+    input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5, input_scale=PIXEL_DEVIATION
+):
     """AlexNet (Krizhevsky et al. 2012) as in Caffe's bvlc_alexnet, for crops of 227x227.
 
     Normalisation comes before pooling, as in the paper (Caffe's own CaffeNet swaps them).
@@ -54,22 +60,25 @@ def alexnet(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5):
         input_shape: (height, width, channels) of one image; height and width at least 67.
         num_classes: Length of the logits.
         dropout: Rate after fc6 and fc7.
+        input_scale: What the images are multiplied by; 1 for pixels of 0 to 255 less their mean.
 
     Returns:
         A `keras.Model` from (batch, *input_shape) to (batch, num_classes) logits, of the dtype
         that `lenet5` gives.
 
     Raises:
-        ValueError: As `lenet5`.
+        ValueError: As `lenet5`, or if `input_scale` isn't a number above 0.
 
     >>> [layer.name for layer in alexnet((67, 67, 3), 10).layers if layer.weights]
     ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'logits']
     """
     image = _classifier.image("alexnet", input_shape, num_classes, least_size=67)
-    return _alexnet("alexnet", image, num_classes, "lrn", dropout)
+    return _alexnet("alexnet", image, num_classes, "lrn", dropout, input_scale)
 
 
-def alexnet_bn(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5):
+def alexnet_bn(
+    input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5, input_scale=PIXEL_DEVIATION
+):
     """AlexNet with batch normalisation for LRN, the "AlexNet-BN" of the large-batch papers.
 
     B. Ginsburg's models/alexnet_bn/train_val.prototxt (nvcaffe): convolution, batch normalisation
@@ -78,23 +87,25 @@ def alexnet_bn(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5):
     parameters, and 2,752 moving statistics.
 
     Args:
-        input_shape, num_classes, dropout: As of `alexnet`.
+        input_shape, num_classes, dropout, input_scale: As of `alexnet`.
 
     Returns:
         As `alexnet`.
 
     Raises:
-        ValueError: As `lenet5`.
+        ValueError: As `alexnet`.
 
     >>> model = alexnet_bn((67, 67, 3), 10)
     >>> [v.path for v in model.trainable_variables[:4]]
     ['conv1/kernel', 'conv1_bn/gamma', 'conv1_bn/beta', 'conv2/kernel']
     """
     image = _classifier.image("alexnet_bn", input_shape, num_classes, least_size=67)
-    return _alexnet("alexnet_bn", image, num_classes, "bn", dropout)
+    return _alexnet("alexnet_bn", image, num_classes, "bn", dropout, input_scale)
 
 
-def alexnet_bn_val2(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5):
+def alexnet_bn_val2(
+    input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5, input_scale=PIXEL_DEVIATION / 256
+):
     """The second AlexNet-BN of nvcaffe, models/alexnet_bn/train_val2.prototxt.
 
     Convolution with a bias, ReLU, pooling, and only then batch normalisation, without gamma and
@@ -102,20 +113,20 @@ def alexnet_bn_val2(input_shape=(227, 227, 3), num_classes=1000, *, dropout=0.5)
     60,965,224 trainable parameters, as in `alexnet`, and 2,240 moving statistics.
 
     Args:
-        input_shape, num_classes, dropout: As of `alexnet`.
+        input_shape, num_classes, dropout, input_scale: As of `alexnet`.
 
     Returns:
         As `alexnet`.
 
     Raises:
-        ValueError: As `lenet5`.
+        ValueError: As `alexnet`.
 
     >>> model = alexnet_bn_val2((67, 67, 3), 10)
     >>> [v.path for v in model.variables[:4]]
     ['conv1/kernel', 'conv1/bias', 'conv1_bn/moving_mean', 'conv1_bn/moving_variance']
     """
     image = _classifier.image("alexnet_bn_val2", input_shape, num_classes, least_size=67)
-    return _alexnet("alexnet_bn_val2", image, num_classes, "bn_val2", dropout)
+    return _alexnet("alexnet_bn_val2", image, num_classes, "bn_val2", dropout, input_scale)
 
 
 def alexnet_small(
@@ -125,7 +136,8 @@ def alexnet_small(
 
     conv1 is 5x5 with stride 2, padded; all else is as in `alexnet`, with a quarter of the channels
     and of fc6 and fc7. Kernels but the last start He-normal: the published deviations suit the
-    published widths.
+    published widths. That start suits standardised images, which aren't multiplied by anything;
+    LRN has its constant for them.
 
     Args:
         input_shape: (height, width, channels) of one image; height and width at least 29.
@@ -155,16 +167,20 @@ def alexnet_small(
     )
 
 
-def _alexnet(name, image, num_classes, normalization, dropout, *, width=1.0, small=False):
+def _alexnet(
+    name, image, num_classes, normalization, dropout, input_scale=1.0, *, width=1.0, small=False
+):
     biases, dense_bias, logits_bias = _BIASES[normalization]
     stem = {"kernel_size": 11, "strides": 4}
+    # alpha * (scale * x)^2 = (alpha * scale^2) * x^2
+    lrn = {"alpha": 1e-4 * PIXEL_DEVIATION**2} if small else {}
     if small:
         stem = {"kernel_size": 5, "strides": 2, "padding": "same"}
 
     def kernels(stddev):
         return "he_normal" if small else RandomNormal(stddev=stddev)
 
-    x = image
+    x = image if small else _classifier.rescaled(name, image, input_scale)
     for i, (filters, size, groups, pooled) in enumerate(_CONVOLUTIONS, start=1):
         bias = biases[i - 1]
         x = GroupedConv2D(
@@ -180,7 +196,7 @@ def _alexnet(name, image, num_classes, normalization, dropout, *, width=1.0, sma
             x = _batch_normalization(i)(x)
         x = layers.ReLU(name=f"relu{i}")(x)
         if normalization == "lrn" and i <= 2:
-            x = LocalResponseNormalization(name=f"lrn{i}")(x)
+            x = LocalResponseNormalization(name=f"lrn{i}", **lrn)(x)
         if pooled:
             x = layers.MaxPooling2D(3, strides=2, name=f"pool{i}")(x)
         if normalization == "bn_val2" and i <= 4:

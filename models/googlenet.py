@@ -24,7 +24,14 @@ _MODULES = {
 _START = {"kernel_initializer": "lecun_uniform", "bias_initializer": Constant(0.2)}
 
 
-def googlenet(input_shape=(224, 224, 3), num_classes=1000, *, auxiliary_heads=False, dropout=0.4):
+def googlenet(
+    input_shape=(224, 224, 3),
+    num_classes=1000,
+    *,
+    auxiliary_heads=False,
+    dropout=0.4,
+    input_scale=_classifier.PIXEL_DEVIATION,
+):
     """GoogLeNet (Szegedy et al. 2015, arXiv:1409.4842, Table 1).
 
     With the two local response normalisations and the start of Caffe's bvlc_googlenet. The network
@@ -37,25 +44,30 @@ def googlenet(input_shape=(224, 224, 3), num_classes=1000, *, auxiliary_heads=Fa
             auxiliary heads 65.
         num_classes: Length of the logits.
         auxiliary_heads: Whether the model has the two heads' logits as outputs, too. The paper
-            adds their losses with weight 0.3: `compile(loss_weights=[1, 0.3, 0.3])`.
+            adds their losses with weight 0.3: `loss_weights` of `compile`. Each output wants the
+            labels under its name.
         dropout: Rate before the logits; the auxiliary heads drop 0.7.
+        input_scale: What the images are multiplied by: Caffe's start, and the constant in LRN, are
+            for pixels of 0 to 255 less their mean, and images usually come divided by their
+            deviation as well. 1 for images that don't.
 
     Returns:
-        A `keras.Model` from (batch, *input_shape) to (batch, num_classes) logits, or to a list of
-        three such, the network's own first. They are of the dtype that `lenet5` gives.
+        A `keras.Model` from (batch, *input_shape) to (batch, num_classes) logits, or to a dict of
+        three such, the network's own called "logits". They are of the dtype that `lenet5` gives.
 
     Raises:
-        ValueError: As `lenet5`.
+        ValueError: As `lenet5`, or if `input_scale` isn't a number above 0.
 
     >>> googlenet((64, 64, 3), 10).output_shape
     (None, 10)
-    >>> googlenet((65, 65, 3), 10, auxiliary_heads=True).output_shape
-    [(None, 10), (None, 10), (None, 10)]
+    >>> sorted(googlenet((65, 65, 3), 10, auxiliary_heads=True).output)
+    ['auxiliary_4a_logits', 'auxiliary_4d_logits', 'logits']
     """
     name = "googlenet with auxiliary heads" if auxiliary_heads else "googlenet"
     least_size = 65 if auxiliary_heads else 17
     image = _classifier.image(name, input_shape, num_classes, least_size=least_size)
-    x = layers.ZeroPadding2D(3, name="conv1_pad")(image)
+    x = _classifier.rescaled(name, image, input_scale)
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
     x = _convolution(x, 64, 7, "conv1", strides=2, padding="valid")
     x = _pool(x, "pool1")
     x = LocalResponseNormalization(name="lrn1")(x)
@@ -63,17 +75,19 @@ def googlenet(input_shape=(224, 224, 3), num_classes=1000, *, auxiliary_heads=Fa
     x = _convolution(x, 192, 3, "conv2")
     x = LocalResponseNormalization(name="lrn2")(x)
     x = _pool(x, "pool2")
-    heads = []
+    heads = {}
     for module, filters in _MODULES.items():
         x = _inception(x, filters, f"inception_{module}")
         if auxiliary_heads and module in ("4a", "4d"):
-            heads.append(_auxiliary_head(x, num_classes, f"auxiliary_{module}"))
+            heads[f"auxiliary_{module}_logits"] = _auxiliary_head(
+                x, num_classes, f"auxiliary_{module}"
+            )
         if module in ("3b", "4e"):
             x = _pool(x, f"pool{module[0]}")
     x = layers.GlobalAveragePooling2D(name="pool5")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     x = _classifier.logits(x, num_classes, kernel_initializer="lecun_uniform")
-    return keras.Model(image, [x, *heads] if heads else x, name="googlenet")
+    return keras.Model(image, {"logits": x, **heads} if heads else x, name="googlenet")
 
 
 def _inception(x, filters, name):

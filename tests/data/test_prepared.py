@@ -4,7 +4,11 @@ The last ones let the package write them, and are skipped where it isn't install
 'tf-largebatch[data]', then pytest tests/data/test_prepared.py.
 """
 
+import http.server
+import os
+import socket
 import sys
+import threading
 import types
 
 import numpy as np
@@ -120,20 +124,106 @@ def test_without_the_package_the_embedded_data_are_named(tmp_path, monkeypatch):
         assert one_sentence(caught.value)
 
 
-def test_without_network_the_embedded_data_are_named(tmp_path, monkeypatch):
-    def download_and_prepare():
-        raise OSError("Max retries exceeded")
+class Package(types.ModuleType):
+    """The part of tensorflow-datasets that is called, with data at an address of our choice."""
 
-    builder = types.SimpleNamespace(download_and_prepare=download_and_prepare)
-    package = types.ModuleType("tensorflow_datasets")
-    package.builder = lambda name, data_dir, file_format: builder
-    package.download = types.SimpleNamespace(DownloadError=RuntimeError)
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    def __init__(self, url, download_and_prepare):
+        super().__init__("tensorflow_datasets")
+        self.download = types.SimpleNamespace(DownloadError=RuntimeError)
+        self.builder = lambda name, data_dir, file_format: types.SimpleNamespace(
+            url_infos={f"{url}/{name}.gz": "size and checksum"},
+            download_and_prepare=download_and_prepare,
+        )
+
+
+@pytest.fixture
+def site():
+    """The address of a web site on this machine that knows no file."""
+    handler = type("Handler", (http.server.SimpleHTTPRequestHandler,), {"log_message": print})
+    handler.translate_path = lambda self, path: os.devnull + path
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(params=["refused", "silent"])
+def away(request, monkeypatch):
+    """The address of a port at which nobody listens, or nobody answers."""
+    pytest.importorskip("requests")
+    monkeypatch.setattr("tf_largebatch.data.prepared._PATIENCE_S", 0.5)
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            port.listen()
+        yield f"http://127.0.0.1:{port.getsockname()[1]}"
+
+
+def test_without_network_the_package_is_not_asked_and_the_embedded_data_are_named(
+    tmp_path, monkeypatch, away
+):
+    def download_and_prepare():
+        pytest.fail("it would try for minutes")
+
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", Package(away, download_and_prepare))
     with pytest.raises(ConnectionError, match="no network.*no download: digits.") as caught:
         data.load("mnist", str(tmp_path))
     assert one_sentence(caught.value)
-    builder.download_and_prepare = lambda: prepare(tmp_path, "mnist")
+
+
+@pytest.mark.parametrize("place", ["a.gz.INFO", "mnist/a.gz.INFO", "manual/a.gz"])
+def test_without_network_archives_that_are_there_are_used(tmp_path, monkeypatch, away, place):
+    path = tmp_path / "downloads" / place
+    path.parent.mkdir(parents=True)
+    path.touch()
+    package = Package(away, lambda: prepare(tmp_path, "mnist"))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
     assert data.load("mnist", str(tmp_path)).train.num_examples == 10
+
+
+def test_with_network_the_package_prepares_the_data(tmp_path, monkeypatch, site):
+    pytest.importorskip("requests")
+    package = Package(site, lambda: prepare(tmp_path, "mnist"))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    assert data.load("mnist", str(tmp_path)).train.num_examples == 10
+
+
+@pytest.mark.parametrize(
+    "error, kind, words",
+    [
+        (OSError("Max retries exceeded"), ConnectionError, "can't be downloaded .no network"),
+        (RuntimeError("HTTP code: 404"), ConnectionError, "can't be downloaded .no network"),
+        (
+            PermissionError(13, "Permission denied", "/data/mnist"),
+            OSError,
+            "can't be written there .Permission denied: /data/mnist.",
+        ),
+    ],
+)
+def test_why_a_download_failed_is_said(tmp_path, monkeypatch, site, error, kind, words):
+    pytest.importorskip("requests")
+
+    def download_and_prepare():
+        raise error
+
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", Package(site, download_and_prepare))
+    with pytest.raises(kind, match=f"mnist isn't in data_dir=.*{words}") as caught:
+        data.load("mnist", str(tmp_path))
+    assert one_sentence(caught.value)
+
+
+def test_data_of_a_configuration_are_found_without_the_package(tmp_path, monkeypatch):
+    from tf_largebatch.data.prepared import prepared_folder, split_files
+
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    folder = tmp_path / "wmt16_translate" / "de-en" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "wmt16_translate-test.tfrecord-00000-of-00001").touch()
+    found = prepared_folder("wmt16_translate/de-en", tmp_path, instead="none")
+    assert found == str(folder)
+    (file,) = split_files(found, "wmt16_translate/de-en", "test")
+    assert file == str(folder / "wmt16_translate-test.tfrecord-00000-of-00001")
 
 
 def test_imagenet2012_says_how_it_is_prepared(tmp_path):

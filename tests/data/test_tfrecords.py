@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +96,11 @@ def test_the_index_is_kept_and_made_again_when_the_files_change(files, tmp_path,
         np.testing.assert_array_equal(tfrecords.load_index(files, path), expected)
     write_tfrecord(files[1], range(2))
     assert tfrecords.load_index(files, path).shape == (3, 22)
+    os.utime(files[1], (0, 0))  # as if it were another one of the same size
+    with monkeypatch.context() as patch:
+        patch.setattr(tfrecords, "_records_of", None)
+        with pytest.raises(TypeError):
+            tfrecords.load_index(files, path)
     pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:-40])  # half an index
     assert tfrecords.load_index(files, path).shape == (3, 22)
     assert tfrecords.load_index(files[:1], path).shape == (3, 7)
@@ -148,8 +154,8 @@ def test_a_flipped_bit_is_found_by_the_checksum(files, skip):
 
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("options, record, label", [
-    ({"num_classes": 19}, 12, 19),
-    ({"num_classes": 20, "first_label": 1}, 0, -1),
+    ({"num_classes": 19}, 12, "19 (if the classes count from 1, pass first_label=1)"),
+    ({"num_classes": 20, "first_label": 1}, 0, "-1"),
 ])  # fmt: skip
 def test_a_label_out_of_range_is_found_when_it_is_read(files, options, record, label, skip):
     import tensorflow as tf
@@ -163,3 +169,28 @@ def test_a_label_out_of_range_is_found_when_it_is_read(files, options, record, l
     (what,) = given.bad_records.values()
     last = options["num_classes"] - 1
     assert what == f"its label must lie between 0 and {last}. Received: {label}"
+
+
+def test_a_label_of_more_than_32_bits_does_not_wrap(tmp_path):
+    import tensorflow as tf
+
+    given = source([write_tfrecord(tmp_path / "a", [1], first_label=2**32)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="19. Received: 4294967297. Mend"):
+        evaluate(given)
+
+
+def test_what_a_record_lacks_is_said(tmp_path):
+    import tensorflow as tf
+
+    files = [write_tfrecord(tmp_path / "a", [1]), str(tmp_path / "b"), str(tmp_path / "c")]
+    with tf.io.TFRecordWriter(files[1]) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with tf.io.TFRecordWriter(files[2]) as writer:
+        writer.write(b"hello")
+    given = source(files, skip_bad_records=True)
+    evaluate(given)
+    first, second = given.bad_records.values()
+    assert re.fullmatch("Feature: image .* is required but could not be found", first)
+    assert re.fullmatch("Could not parse example input, value: 'hello'", second)
+    with pytest.raises(ValueError, match="record 0 of .*c must be a tf.train.Example.*: 5 bytes"):
+        source(files[2:])

@@ -1,5 +1,6 @@
 """The AlexNets: the order of their layers, and how they start."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -32,7 +33,7 @@ def test_the_layers_their_order_and_their_start(net):
     model = net((67, 67, 3), 10)
     order = [layer.name for layer in model.layers]
     last = ["flatten", "fc6", "dropout6", "fc7", "dropout7", "logits"]
-    assert order == ["image", *ORDER[net].split(), *last]
+    assert order == ["image", "pixels", *ORDER[net].split(), *last]
     assert [model.get_layer(f"conv{i}").groups for i in range(1, 6)] == [1, 2, 1, 2, 2]
     for layer in model.layers:
         if "_bn" in layer.name:
@@ -66,3 +67,46 @@ def test_the_small_one_has_the_same_layers(net, normalization):
 def test_an_unknown_normalization_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="'lrn', 'bn', 'bn_val2'. Received: normalization='batch'"):
         alexnet_small(normalization="batch")
+
+
+SEEN = {  # what the Caffe files subtract and divide by
+    alexnet: 1.0,
+    alexnet_bn: 1.0,
+    alexnet_bn_val2: 1 / 256,
+}
+
+
+@pytest.mark.parametrize("net", SEEN)
+def test_standardised_images_are_seen_as_the_published_start_expects_them(net):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 67, 67, 3))
+    deviations = np.array([58.395, 57.12, 57.375])
+    centred = pixels - np.array([123.675, 116.28, 103.53])
+    layer = net((67, 67, 3), 10).get_layer("pixels")
+    found = ops.convert_to_numpy(layer((centred / deviations).astype("float32")))
+    np.testing.assert_allclose(found, centred * SEEN[net], rtol=0.015)
+
+
+def test_images_that_are_as_published_can_be_passed_on():
+    assert "pixels" not in [layer.name for layer in alexnet((67, 67, 3), 10, input_scale=1).layers]
+    with pytest.raises(ValueError, match="above 0. Received: input_scale=0. .* pass 1 for"):
+        alexnet((67, 67, 3), 10, input_scale=0)
+
+
+def test_the_start_of_alexnet_reaches_conv5():
+    """Images differ there, not only biases: the published scale of the input makes them."""
+    x = np.random.default_rng(0).normal(size=(8, 67, 67, 3)).astype("float32")
+    spread = {}
+    for scale in (1.0, 57.6):
+        model = alexnet((67, 67, 3), 10, input_scale=scale)
+        conv5 = keras.Model(model.input, model.get_layer("conv5").output)
+        spread[scale] = ops.convert_to_numpy(conv5(x)).std(0).mean()
+    assert spread[57.6] > 10 * spread[1.0]
+
+
+def test_the_small_lrn_is_that_of_alexnet_on_standardised_images():
+    small = alexnet_small((32, 32, 3), 10, normalization="lrn").get_layer("lrn1")
+    large = alexnet((67, 67, 3), 10).get_layer("lrn1")
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 24)).astype("float32")
+    expected = ops.convert_to_numpy(large(57.6 * x)) / 57.6
+    np.testing.assert_allclose(ops.convert_to_numpy(small(x)), expected, rtol=1e-5)
+    assert abs(expected / x).min() < 0.7

@@ -57,20 +57,32 @@ def test_the_auxiliary_heads(network):
         assert pool.input is network.get_layer(f"inception_{module}").output
         assert pool.output.shape == (None, 4, 4, channels)
         assert network.get_layer(f"auxiliary_{module}_dropout").rate == 0.7
-    assert network.output_names == ["logits", "auxiliary_4a_logits", "auxiliary_4d_logits"]
+    for name, output in network.output.items():
+        assert output is network.get_layer(name).output
+    assert set(network.output) == {"logits", "auxiliary_4a_logits", "auxiliary_4d_logits"}
 
 
 @pytest.mark.tensorflow  # JAX takes a minute for each
 def test_the_three_losses_train_together():
     model = googlenet((65, 65, 1), 3, auxiliary_heads=True)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", [loss] * 3, loss_weights=[1, 0.3, 0.3], run_eagerly=True)
+    factors = {name: 1.0 if name == "logits" else 0.3 for name in model.output}
+    model.compile("sgd", dict.fromkeys(factors, loss), loss_weights=factors, run_eagerly=True)
     x, y = np.ones((2, 65, 65, 1), "float32"), np.array([0, 2])
-    result = model.train_on_batch(x, [y] * 3, return_dict=True)
-    losses = [result[f"{name}_loss"] for name in model.output_names]
-    np.testing.assert_allclose(result["loss"], np.dot([1, 0.3, 0.3], losses), rtol=1e-5)
+    result = model.train_on_batch(x, dict.fromkeys(factors, y), return_dict=True)
+    expected = sum(factor * result[f"{name}_loss"] for name, factor in factors.items())
+    np.testing.assert_allclose(result["loss"], expected, rtol=1e-5)
 
 
 def test_auxiliary_heads_need_larger_images():
     with pytest.raises(ValueError, match="googlenet with auxiliary heads needs.*at least 65x65"):
         googlenet((64, 80, 3), 10, auxiliary_heads=True)
+
+
+def test_standardised_images_are_seen_as_the_published_start_expects_them(network):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3))
+    centred = pixels - np.array([123.675, 116.28, 103.53])
+    standardised = centred / np.array([58.395, 57.12, 57.375])
+    found = keras.ops.convert_to_numpy(network.get_layer("pixels")(standardised.astype("float32")))
+    np.testing.assert_allclose(found, centred, rtol=0.015)
+    assert "pixels" not in [layer.name for layer in googlenet((32, 32, 3), 2, input_scale=1).layers]

@@ -33,7 +33,7 @@ def stages(recipe):
     data = {128: splits(96, 0), 512: splits(40, 1)}
     found, epoch = [], 0
     for phase in from_recipe.phases(recipe, recipe.total_updates):
-        found.append(Stage(recipe, phase, data[phase.sequence_length], epoch))
+        found.append(Stage(recipe, phase, data[phase.sequence_length], start_epoch=epoch))
         epoch = found[-1].end_epoch
     return found
 

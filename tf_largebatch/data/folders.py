@@ -19,9 +19,10 @@ _JPEG = (".jpg", ".jpeg")
 def image_folder(data_dir, **options):
     """Folders of JPEGs: `data_dir`/train/CLASS/*.jpg and `data_dir`/validation/CLASS/*.jpg.
 
-    The classes are the subfolders of train, in alphabetical order, and the examples are ordered by
-    class, then by file; the held-out part may also be called val or test. Files of other endings
-    are left out. Any file system that TensorFlow knows will do.
+    The classes are the subfolders of train, two or more, in alphabetical order, and the examples
+    are ordered by class, then by file; the held-out part may also be called val or test. Left out
+    are files of other endings, and files and folders whose names begin with a dot. Any file system
+    that TensorFlow knows will do.
 
     Args:
         data_dir: The folder.
@@ -31,8 +32,8 @@ def image_folder(data_dir, **options):
         `Splits(train, test)`.
 
     Raises:
-        ValueError: If a folder is missing, a class of the held-out part isn't one of train, or an
-            option is out of range.
+        ValueError: If a folder is missing, a class of train has no image, a class of the held-out
+            part isn't one of train, a name isn't in UTF-8, or an option is out of range.
     """
     data_dir = _folder(data_dir, "image_folder")
     parts = set(_subfolders(data_dir))
@@ -43,14 +44,21 @@ def image_folder(data_dir, **options):
             f"each with a folder for each class. Received: {data_dir}, which holds "
             f"{_listed(sorted(parts))}."
         )
-    classes = _subfolders(os.path.join(data_dir, "train"))
+    train = os.path.join(data_dir, "train")
+    classes = _subfolders(train)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{train} must hold a folder for each class, at least two. Received: "
+            f"{_listed(classes)}."
+        )
     return Splits(
-        train=_classes_in(os.path.join(data_dir, "train"), classes, options),
+        train=_classes_in(train, classes, options, each=True),
         test=_classes_in(os.path.join(data_dir, test), classes, options),
     )
 
 
-def _classes_in(folder, classes, options):
+def _classes_in(folder, classes, options, *, each=False):
+    """The source of a part; `each`: no class may be without an image."""
     paths, labels = [], []
     for name in _subfolders(folder):
         if name not in classes:
@@ -59,7 +67,13 @@ def _classes_in(folder, classes, options):
                 f"{os.path.join(folder, name)}."
             )
         inside = os.path.join(folder, name)
-        found = sorted(f for f in tf.io.gfile.listdir(inside) if f.lower().endswith(_JPEG))
+        names = _names_in(inside)
+        found = sorted(name for name in names if name.lower().endswith(_JPEG))
+        if each and not found:
+            raise ValueError(
+                f"Each class must have files *.jpg or *.jpeg to train on. Received: {inside}, "
+                f"which holds {_listed(sorted(names))}. Remove the folder if it is no class."
+            )
         paths += [os.path.join(inside, file) for file in found]
         labels += [classes.index(name)] * len(found)
     if not paths:
@@ -97,10 +111,13 @@ def tfrecords(data_dir, *, num_classes=None, first_label=0, **options):
     """
     data_dir = _folder(data_dir, "tfrecords")
     if num_classes is None:
-        raise ValueError("The source tfrecords must be told num_classes. Received: None.")
+        raise ValueError(
+            "The source tfrecords must be told num_classes, for the files don't say it. Received: "
+            "None. Pass num_classes=10, for example (to train.py: --data_options=num_classes=10)."
+        )
     num_classes = check_count("num_classes", num_classes)
     first_label = check_count("first_label", first_label, at_least=0)
-    names = tf.io.gfile.listdir(data_dir)
+    names = _names_in(data_dir)
     found = {part: _files_of(part, names) for part in ("train", *_TEST)}
     test = next((part for part in _TEST if found[part]), None)
     if not found["train"] or test is None:
@@ -143,6 +160,7 @@ def _files_of(part, names):
 
 
 def _folder(data_dir, source):
+    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     if data_dir is None or not tf.io.gfile.isdir(data_dir):
         raise ValueError(
             f"The source {source} must be told the folder of the data, data_dir. Received: "
@@ -153,8 +171,20 @@ def _folder(data_dir, source):
     return os.fspath(data_dir)
 
 
+def _names_in(folder):
+    """What a folder holds, but for what systems and editors hide there."""
+    try:
+        names = tf.io.gfile.listdir(folder)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The names of files must be in UTF-8. Received: {folder}, which holds "
+            f"{error.object!r}. Rename it."
+        ) from None
+    return [name.rstrip("/") for name in names if not name.startswith(".")]  # remote ones end in /
+
+
 def _subfolders(folder):
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(folder))  # remote ones end in "/"
+    names = _names_in(folder)
     return sorted(name for name in names if tf.io.gfile.isdir(os.path.join(folder, name)))
 
 

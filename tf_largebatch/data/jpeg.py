@@ -13,6 +13,7 @@ from tf_largebatch.data.source import LabelledImages
 from tf_largebatch.scaling import check_count, check_number
 
 AUGMENTATIONS = ("none", "weak", "heavy")
+_DECODABLE_BYTES = 2**29  # TensorFlow refuses more, even of what it is to crop
 _SEARCHED = 100  # records tried to stand in for a bad one; if none will do, the disk is gone
 
 
@@ -20,8 +21,9 @@ _SEARCHED = 100  # records tried to stand in for a bad one; if none will do, the
 class JpegSource(LabelledImages):
     """Labelled JPEGs of any sizes, of which any can be read at any time.
 
-    The sizes need no bounds: an image is cropped while it is decoded and resized to one size. An
-    image is decoded by one thread, the order kept.
+    The sizes may differ, up to half a gigabyte decoded: an image is cropped while it is decoded and
+    resized to one size. An image is decoded by one thread, the order kept. How a camera was held
+    (EXIF) isn't heeded.
 
     Attributes:
         name: What messages call the data.
@@ -143,7 +145,7 @@ class JpegSource(LabelledImages):
             with tf.control_dependencies([tf.debugging.Assert(in_range, [label])]):
                 jpeg = tf.identity(jpeg)
         pixels = decode(jpeg, drawn, image_size=self.image_size, min_area=self.min_area)
-        return pixels, label
+        return pixels, tf.cast(label, tf.int32)
 
     def _raw(self, example):
         if self._cached is None:
@@ -211,9 +213,9 @@ class JpegSource(LabelledImages):
             elif not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
                 what = f"the JPEG is truncated, after {len(jpeg):,} bytes"
             else:
-                what = "the JPEG is damaged"
+                what = _what_is_wrong_inside(jpeg)
         except tf.errors.OpError as error:
-            what = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", error.message)
+            what = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]| name: *$", "", error.message).rstrip(" .")
         name = self.records.name_of(int(example))
         with self._lock:
             self._bad[name] = what
@@ -223,4 +225,22 @@ class JpegSource(LabelledImages):
         ).encode()
 
     def _label_is_outside(self, label):
-        return f"its label must lie between 0 and {self.num_classes - 1}. Received: {label}"
+        what = f"its label must lie between 0 and {self.num_classes - 1}. Received: {label}"
+        if self.records.labels is None and label == self.num_classes:
+            what += " (if the classes count from 1, pass first_label=1)"
+        return what
+
+
+def _what_is_wrong_inside(jpeg):
+    """Of a file that begins and ends as a JPEG does."""
+    try:
+        with tf.device("CPU"):
+            height, width, _ = map(int, tf.image.extract_jpeg_shape(jpeg))
+    except tf.errors.OpError:
+        return "the JPEG is damaged"
+    if height * width * 3 >= _DECODABLE_BYTES:
+        return (
+            f"its {width:,}x{height:,} pixels in three colours are more than the "
+            f"{_DECODABLE_BYTES:,} bytes that can be decoded"
+        )
+    return "the JPEG is damaged"

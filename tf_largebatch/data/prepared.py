@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,9 @@ from tf_largebatch.data.tfrecords import TFRecords
 # Of CIFAR-10's training images, in red, green and blue; in pixel values of 0 to 1.
 CIFAR10_MEAN = np.float32([0.4914, 0.4822, 0.4465])
 CIFAR10_STD = np.float32([0.2470, 0.2435, 0.2616])
+
+_PREPARED_URL = "https://storage.googleapis.com/tfds-data"  # where the package keeps data itself
+_PATIENCE_S = 5
 
 
 def mnist(data_dir=None):
@@ -30,7 +34,7 @@ def mnist(data_dir=None):
         ValueError: If a file is damaged or incomplete, or a label out of range.
         ImportError, ConnectionError: If the data must be downloaded but can't be.
     """
-    folder = _prepared("mnist", data_dir, instead="digits")
+    folder = prepared_folder("mnist", data_dir, instead="digits")
     train, test = (_arrays(folder, "mnist", split) for split in ("train", "test"))
     return Splits(
         train=ArraySource("mnist", train[0] / np.float32(255), train[1], num_classes=10),
@@ -53,7 +57,7 @@ def cifar10(data_dir=None, augmentation="cifar"):
     Raises:
         ValueError, ImportError, ConnectionError: As `mnist`.
     """
-    folder = _prepared("cifar10", data_dir, instead="digits32")
+    folder = prepared_folder("cifar10", data_dir, instead="digits32")
 
     def source(split):
         images, labels = _arrays(folder, "cifar10", split)
@@ -80,18 +84,35 @@ def imagenet2012(data_dir=None, **options):
     Raises:
         ValueError: If the data aren't there, a file is incomplete, or an option is out of range.
     """
-    folder = _prepared("imagenet2012", data_dir, instead="crops", download=False)
+    folder = prepared_folder("imagenet2012", data_dir, instead="crops", download=False)
 
     def source(split):
-        files = _files(folder, "imagenet2012", split)
+        files = split_files(folder, "imagenet2012", split)
         records = TFRecords(files, index_path=os.path.join(folder, f"{split}.index.npz"))
         return JpegSource(name="imagenet2012", records=records, num_classes=1000, **options)
 
     return Splits(train=source("train"), test=source("validation"))
 
 
-def _prepared(name, data_dir, *, instead, download=True):
-    """The folder of the newest version, `data_dir`/`name`/1.2.3."""
+def prepared_folder(name, data_dir=None, *, instead, download=True):
+    """Where data lie that TensorFlow Datasets prepared; they are prepared first, if need be.
+
+    Args:
+        name: The package's name of the data: "mnist", or with a configuration
+            "wmt16_translate/de-en".
+        data_dir: As for `mnist`.
+        instead: The source that an error names, as one that needs no download.
+        download: Whether what isn't there is downloaded.
+
+    Returns:
+        The folder of the newest version, `data_dir`/`name`/1.2.3.
+
+    Raises:
+        ValueError: If the data aren't there and `download` is False.
+        ImportError: If they aren't there, nor is the package.
+        ConnectionError: If they aren't there and can't be downloaded. Where the network is away
+            that takes seconds; the package itself would try for more than three minutes.
+    """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))
     data_dir = os.path.expanduser(data_dir)
@@ -130,16 +151,57 @@ def _download(name, data_dir, instead):
             f"(pip install 'tf-largebatch[data]'); data that need no download: {instead}."
         ) from error
     try:
-        tfds.builder(name, data_dir=data_dir, file_format="tfrecord").download_and_prepare()
+        builder = tfds.builder(name, data_dir=data_dir, file_format="tfrecord")
+        if not _has_archives(name, data_dir) and not _answers(builder.url_infos or ()):
+            raise ConnectionError("No answer from where the data come from.")
+        builder.download_and_prepare()
     except (OSError, tfds.download.DownloadError) as error:  # requests' errors are OSErrors
-        raise ConnectionError(
-            f"{name} isn't in data_dir={data_dir} and can't be downloaded (no network?); data that "
-            f"need no download: {instead}."
+        what, kind = "downloaded (no network?)", ConnectionError
+        if getattr(error, "filename", None) is not None:
+            what, kind = f"written there ({error.strerror}: {error.filename})", OSError
+        raise kind(
+            f"{name} isn't in data_dir={data_dir} and can't be {what}; data that need no download: "
+            f"{instead}."
         ) from error
 
 
-def _files(folder, name, split):
-    prefix = f"{name}-{split}."
+def _has_archives(name, data_dir):
+    """Whether archives lie there that may be all it takes: downloaded before, or by hand."""
+    folder, name = os.path.join(data_dir, "downloads"), name.partition("/")[0]
+    patterns = ("*.INFO", os.path.join(name, "*.INFO"), os.path.join("manual", "*"))
+    return any(tf.io.gfile.glob(os.path.join(folder, pattern)) for pattern in patterns)
+
+
+def _answers(urls):
+    """Whether the first address of the data answers within seconds.
+
+    Asked before the package is: its own ten attempts, each waiting twice as long, take 204 s.
+    """
+    import requests  # as the package does, by the same proxies
+
+    url = next((url for url in urls if url.startswith("http")), _PREPARED_URL)
+    found = []
+
+    def ask():
+        try:
+            found.append(requests.head(url, timeout=_PATIENCE_S, allow_redirects=True).status_code)
+        except requests.RequestException:
+            pass
+
+    # The time limit of requests leaves out the look-up of the host's name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_S)
+    return bool(found) and found[0] < 500  # a gateway's own errors are of 500 and above
+
+
+def split_files(folder, name, split):
+    """The TFRecord files of one split in a folder from `prepared_folder`, in order.
+
+    Raises:
+        ValueError: If there are none, or one is missing.
+    """
+    prefix = f"{name.partition('/')[0]}-{split}."
     names = tf.io.gfile.listdir(folder)
     files = sorted(n for n in names if n.startswith(f"{prefix}tfrecord"))
     if not files:
@@ -155,7 +217,7 @@ def _files(folder, name, split):
 def _arrays(folder, name, split):
     """All images, (n, height, width, channels) uint8, and labels, in the order of the files."""
     images, labels = [], []
-    for file in _files(folder, name, split):
+    for file in split_files(folder, name, split):
         records = TFRecords([file])
         numbers = tf.data.Dataset.range(len(records))
         decoded = numbers.map(
@@ -174,7 +236,7 @@ def _arrays(folder, name, split):
                 ) from None
             images.append(image.numpy())
             labels.append(int(label))
-    return np.stack(images), np.int32(labels)
+    return np.stack(images), np.int64(labels)
 
 
 def _decoded(png, label):

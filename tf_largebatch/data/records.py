@@ -2,8 +2,8 @@
 
 Records have a length, `labels`, which is None where only reading tells, `name_of(example)` for
 messages, and two functions of one example's number in TensorFlow graph code: `raw(example)`, the
-bytes as they are stored, and `parse(raw, example)`, the JPEG and its label in them. What is cached
-is the first, before anything is decoded.
+bytes as they are stored, and `parse(raw, example)`, the JPEG and its label in them, an integer of
+any size. What is cached is the first, before anything is decoded.
 """
 
 import dataclasses

@@ -15,6 +15,7 @@ import zipfile
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tf_largebatch.data.records import constant
 
@@ -36,7 +37,7 @@ class TFRecords:
     Attributes:
         files: Paths, of which at least one holds a record.
         index_path: Where to keep the index, so that the next run needn't read all the lengths;
-            made again if the files' sizes have changed. None keeps nothing.
+            made again if the files' sizes or dates have changed. None keeps nothing.
         first_label: The number of the first class: 0, or 1.
 
     Raises:
@@ -55,7 +56,13 @@ class TFRecords:
             raise ValueError(f"There is no record in the files. Received: {self.files}.")
         with tf.device("CPU"):
             first = self.raw(0).numpy()
-        found = tf.train.Example.FromString(first).features.feature
+        try:
+            found = tf.train.Example.FromString(first).features.feature
+        except DecodeError:
+            raise ValueError(
+                f"{self.name_of(0)} must be a tf.train.Example proto. Received: {len(first):,} "
+                "bytes that are none. Write the files again."
+            ) from None
         keys = next((keys for keys in _KEYS if set(keys) <= set(found)), None)
         if keys is None:
             raise ValueError(
@@ -98,7 +105,7 @@ class TFRecords:
         return tf.raw_ops.DatasetToSingleElement(dataset=record, **kind)[0]
 
     def parse(self, raw, example):
-        """The image's bytes and its label, () string and () int32."""
+        """The image's bytes and its label, () string and () int64."""
         del example
         image, label = self.keys
         features = tf.io.parse_single_example(
@@ -108,7 +115,7 @@ class TFRecords:
                 label: tf.io.FixedLenFeature((), tf.int64),
             },
         )
-        return features[image], tf.cast(features[label] - self.first_label, tf.int32)
+        return features[image], features[label] - self.first_label
 
 
 def load_index(files, index_path=None):
@@ -124,12 +131,15 @@ def load_index(files, index_path=None):
     Raises:
         ValueError: If a file isn't a whole uncompressed TFRecord file.
     """
-    sizes = np.int64([tf.io.gfile.stat(file).length for file in files])
+    stats = [tf.io.gfile.stat(file) for file in files]
+    sizes = np.int64([stat.length for stat in stats])
+    dates = np.int64([stat.mtime_nsec for stat in stats])
     names = np.array([os.path.basename(file) for file in files])
     try:
         with tf.io.gfile.GFile(index_path, "rb") if index_path else io.BytesIO() as kept:
             kept = np.load(io.BytesIO(kept.read()), allow_pickle=False)
-            if np.array_equal(kept["names"], names) and np.array_equal(kept["sizes"], sizes):
+            own = {"names": names, "sizes": sizes, "dates": dates}
+            if all(np.array_equal(kept[name], value) for name, value in own.items()):
                 return kept["index"]
     except (tf.errors.OpError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         pass  # there is none, or not a whole one
@@ -137,7 +147,7 @@ def load_index(files, index_path=None):
     numbers = np.repeat(np.arange(len(files)), [len(part) for part in parts])
     index = np.concatenate([numbers[np.newaxis], np.concatenate(parts).T])
     if index_path:
-        _keep(index_path, names=names, sizes=sizes, index=index)
+        _keep(index_path, names=names, sizes=sizes, dates=dates, index=index)
     return index
 
 

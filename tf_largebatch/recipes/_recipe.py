@@ -135,7 +135,7 @@ class Recipe:
     )  # fmt: skip
     augmentation: str | None = key(
         None,
-        "How training images are varied; by default as little as the data set allows.",
+        "How training images are varied; by default JPEG files heavily, crops weakly, others not.",
         choices=("none", "weak", "heavy", "cifar"),
     )
     shuffle: str = key(

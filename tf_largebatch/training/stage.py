@@ -17,18 +17,21 @@ class Stage:
         recipe: the `Recipe`.
         phase: `from_recipe.Phase`.
         splits: the data.
+        output_names: of the model.
         start_epoch: the epochs of the phases before.
 
     Attributes:
         end_epoch: the epochs up to the end of this phase, the last one perhaps cut short.
+        metric: the name in the logs of what the best model is best at.
 
     Raises:
         ValueError: if the data can't be batched so.
     """
 
-    def __init__(self, recipe, phase, splits, start_epoch=0):
-        self.recipe, self.phase, self.splits = recipe, phase, splits
-        self.task = tasks.TASKS[splits.test.task]
+    def __init__(self, recipe, phase, splits, output_names=("logits",), start_epoch=0):
+        self.recipe, self.phase = recipe, phase
+        self.splits = tasks.splits_for(splits, output_names)
+        self.metric = tasks.metric_of(splits.test.task, output_names)
         examples = (phase.end_update - phase.start_update) * phase.global_batch_size
         self.start_epoch = start_epoch
         self.end_epoch = start_epoch - (-examples // splits.train.num_examples)

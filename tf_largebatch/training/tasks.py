@@ -20,6 +20,7 @@ class Task(NamedTuple):
     metric: str
 
 
+_AUXILIARY = "auxiliary_"
 TASKS = {
     "classification": Task(None, "accuracy"),
     "masked_lm": Task(("masked_lm", "next_sentence"), "masked_lm_accuracy"),
@@ -38,10 +39,12 @@ def objective(task, output_names, *, label_smoothing=0.0):
     Args:
         task: a key of `TASKS`.
         output_names: the model's outputs, where it has several: it may lack the task's last ones.
+            Of images, beside "logits" those of heads on the way, which begin with "auxiliary_".
         label_smoothing: share of each label that is spread evenly.
 
     Returns:
-        dict of `loss` and `weighted_metrics`.
+        dict of `loss`, `weighted_metrics` and, with auxiliary heads, `loss_weights`: theirs count
+        0.3 (Szegedy et al. 2014, arXiv:1409.4842, section 5).
 
     Raises:
         ValueError: if the model's outputs aren't the task's.
@@ -50,13 +53,20 @@ def objective(task, output_names, *, label_smoothing=0.0):
     ['masked_lm']
     """
     expected = TASKS[task].outputs
+    if len(output_names) == 1 and expected is None:
+        return {"loss": SmoothedCrossEntropy(label_smoothing), "weighted_metrics": _metrics()}
     if expected is None:
-        if len(output_names) > 1:
+        heads = [name for name in output_names if name.startswith(_AUXILIARY)]
+        if task != "classification" or set(output_names) != {"logits", *heads}:
             raise ValueError(
                 f"A model for {task} must have one output. Received: a model with the outputs "
                 f"{', '.join(output_names)}. Leave out the option that adds outputs."
             )
-        return {"loss": SmoothedCrossEntropy(label_smoothing), "weighted_metrics": _metrics()}
+        return {
+            "loss": {name: SmoothedCrossEntropy(label_smoothing) for name in output_names},
+            "weighted_metrics": {"logits": _metrics()},
+            "loss_weights": {name: 0.3 if name in heads else 1.0 for name in output_names},
+        }
     if set(output_names) not in (set(expected), set(expected[:1])):
         raise ValueError(
             f"A model for {task} must have the outputs {', '.join(expected)}. Received: a model "
@@ -66,6 +76,45 @@ def objective(task, output_names, *, label_smoothing=0.0):
         "loss": {name: SmoothedCrossEntropy(label_smoothing) for name in output_names},
         "weighted_metrics": {name: _metrics() for name in output_names},
     }
+
+
+class LabelsForEach:
+    """A source of labelled images whose labels are given to each output of a model.
+
+    Args:
+        source: the source; all but `read` is its own.
+        output_names: the model's outputs.
+    """
+
+    def __init__(self, source, output_names):
+        self._source, self._names = source, tuple(output_names)
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def read(self, examples, keys=None):
+        """As every source; labels and weights are dicts of equal entries."""
+        inputs, labels, weights = self._source.read(examples, keys)
+        return inputs, dict.fromkeys(self._names, labels), dict.fromkeys(self._names, weights)
+
+
+def splits_for(splits, output_names):
+    """The data as a model with these outputs takes them: labels for each, if it has several.
+
+    >>> from tf_largebatch import data
+    >>> both = splits_for(data.load("digits"), ["logits", "auxiliary_logits"])
+    >>> sorted(both.test.read(tf.constant([0]))[1])
+    ['auxiliary_logits', 'logits']
+    """
+    if splits.train.task != "classification" or len(output_names) < 2:
+        return splits
+    return type(splits)(*(LabelsForEach(s, output_names) for s in (splits.train, splits.test)))
+
+
+def metric_of(task, output_names):
+    """The metric in the logs that says which model is the best."""
+    metric = TASKS[task].metric
+    return f"logits_{metric}" if task == "classification" and len(output_names) > 1 else metric
 
 
 def _metrics():
