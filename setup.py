@@ -26,15 +26,21 @@ def long_description():
 
 # TensorFlow comes as several distributions that overwrite each other's files, so that it is an
 # extra: choose one of cpu, gpu and tpu. On Keras' JAX backend the optimizers need none of them.
+# It brings protobuf along, one of whose errors we catch.
 EXTRAS = {
-    "cpu": ["tensorflow-cpu>=2.21"],
-    "gpu": ["tensorflow[and-cuda]>=2.21"],
+    "cpu": ["tensorflow-cpu>=2.21", "protobuf"],
+    "gpu": ["tensorflow[and-cuda]>=2.21", "protobuf"],
     # TensorFlow's TPU line ends at tensorflow-tpu 2.19/2.20.
-    "tpu": ["tensorflow-tpu>=2.19"],
-    # tensorflow-datasets imports importlib_resources without asking for it.
-    "data": ["tensorflow-datasets>=4.9", "importlib_resources"],
+    "tpu": ["tensorflow-tpu>=2.19", "protobuf"],
+    # tensorflow-datasets imports importlib_resources without asking for it, and brings requests.
+    "data": ["tensorflow-datasets>=4.9", "importlib_resources", "requests"],
     # keras-hub pulls tensorflow-text, which pulls the full tensorflow: never together with [cpu].
-    "nlp": ["keras-hub>=0.32", "sacrebleu>=2.4"],
+    # There is none for Windows.
+    "nlp": [
+        "keras-hub>=0.32",
+        "sacrebleu>=2.4",
+        "tensorflow-text; platform_system != 'Windows'",
+    ],
     "kernels": ["scikit-learn>=1.6"],
     "async": ["numba>=0.61"],
 }

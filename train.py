@@ -190,7 +190,7 @@ def train(recipe):
     run, model = job.run, job.model
     if FLAGS.dry_run:
         summary.describe(recipe, run, job.stages, model)
-        summary.print_cost(run.total_updates, model, models.multiply_adds)
+        summary.print_cost(run.total_updates, job.stages, model, models.multiply_adds)
         from_recipe.print_exclusions(recipe, job.optimizer, model.trainable_variables)
         return 0
     for stage in job.stages:  # all before a checkpoint is read, which holds the metrics' variables

@@ -17,9 +17,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_largebatch"
-OPTIONAL = ["keras_hub", "numba", "optax", "sklearn", "tensorflow_datasets", "tensorflow_text"]
+OPTIONAL = "keras_hub numba optax sacrebleu sklearn tensorflow_datasets tensorflow_text".split()
 # Where the name of an import and of the distribution that brings it differ.
-DISTRIBUTIONS = {"absl": "absl-py", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"absl": "absl-py", "google": "protobuf", "sklearn": "scikit-learn"}
 
 
 def run(*command, **environment):

@@ -15,8 +15,9 @@ from tf_largebatch.recipes import Recipe, load, names
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCHES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 MODELS = "bert_large lenet5 lenet_caffe mnist_lstm alexnet alexnet_bn resnet50 davidnet gnmt"
-MODELS = {*MODELS.split(), "simclr_resnet50"}
-DATA = {"digits", "mnist", "cifar10", "imagenet2012", "wikipedia_books", "wmt16"}
+MODELS = {*MODELS.split(), "bert_large_spans", "lstm_lm", "simclr_resnet50"}
+DATA = "digits mnist cifar10 imagenet2012 wikipedia_books squad lm_folder wmt16"
+DATA = {*DATA.split()}
 
 MINIMAL = """
 title = "T"
@@ -49,9 +50,9 @@ def published(name, key):
 
 def test_the_files():
     assert names() == sorted(
-        "alexnet_bn_lars alexnet_lars bert_lamb bert_lamb_mixed bert_lars davidnet_lamb gnmt_lars "
-        "lenet_digits lenet_lamb mlperf_bert_lamb mlperf_resnet50_lars mnist_lstm_legw "
-        "resnet50_lamb resnet50_lars simclr_lars".split()
+        "alexnet_bn_lars alexnet_lars bert_lamb bert_lamb_mixed bert_lars bert_squad "
+        "davidnet_lamb gnmt_lars lenet_digits lenet_lamb lstm_lm_legw mlperf_bert_lamb "
+        "mlperf_resnet50_lars mnist_lstm_legw resnet50_lamb resnet50_lars simclr_lars".split()
     )
 
 
@@ -113,7 +114,7 @@ def test_printed_formulas_are_the_values():
             elif key == "learning_rate":
                 assert value == pytest.approx(row.recipe.learning_rate, rel=1e-9)
                 checked += 1
-    assert checked == 7 + 7 + 7 + 4 + 2
+    assert checked == 7 + 7 + 7 + 4 + 2 + 1
 
 
 def test_published_results():
@@ -135,6 +136,8 @@ def test_published_results():
     assert published("alexnet_lars", "top1") == [0.583, 0.584, 0.583]
     assert published("alexnet_bn_lars", "top1") == [0.602, 0.604, 0.604, 0.585]
     assert published("gnmt_lars", "samples_per_second") == [997.8, 3637]
+    assert published("lstm_lm_legw", "perplexity") == [82.7]
+    assert published("bert_squad", "f1") + published("bert_squad", "exact_match") == [90.9, 84.1]
     adamw = next(o for o in load("bert_lamb").published if o.reference == "Table 6.9")
     f1 = ["diverged"] * 3 + [86.034, 88.540, "diverged", 85.231, 88.110, 85.653]
     assert [row[-1] for row in adamw.rows] == f1

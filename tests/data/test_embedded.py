@@ -117,10 +117,14 @@ def test_arrays_are_augmented_in_training_alone():
 
 
 def test_an_unknown_source_is_answered_with_the_nearest_and_the_list():
-    names = "cifar10, crops, digits, digits32, image_folder, imagenet2012, mnist, tfrecords"
+    names = (
+        "c4, cifar10, crops, digits, digits32, english, english_lm, image_folder, imagenet2012, "
+        "lm_folder, mnist, parallel_text, phrases, questions, squad, text_folder, tfrecords, "
+        "topics, topics_lm, wiki40b, wikipedia, wikipedia_books, wmt16"
+    )
     with pytest.raises(ValueError, match=f"'digit'. Nearest: digits.*The sources are: {names}"):
         data.load("digit")
-    with pytest.raises(ValueError, match=f"'zzz'. The sources are: {names}"):
+    with pytest.raises(ValueError, match=rf"'zzz'. The sources are: {names}\.$"):
         data.load("zzz")
 
 

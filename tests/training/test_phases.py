@@ -90,7 +90,8 @@ def test_one_optimizer_and_its_clock_through_both_phases(tmp_path):
     assert float(rows[5]["learning_rate"]) == pytest.approx(0.01 / 5)
     # Phase 2 goes on from phase 1's weights and moments: without it they are others.
     short = run(Recipe(**REWARMED, max_updates=15))
-    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(values(model), values(short)))
+    pairs = zip(values(model), values(short), strict=True)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in pairs)
 
 
 @pytest.mark.parametrize("stop", [7, 15, 17])

@@ -50,7 +50,11 @@ def load(name, data_dir=None, **options):
             them: `"mnist"`, `"cifar10"`, `"imagenet2012"`. From your own files: `"image_folder"`,
             `"tfrecords"`. Text for pre-training (`tf_largebatch.data.pretraining`): embedded
             `"topics"` and `"english"`; prepared `"wikipedia"`, `"wiki40b"`, `"c4"` and
-            `"wikipedia_books"`; your own, `"text_folder"`.
+            `"wikipedia_books"`; your own, `"text_folder"`. For language models: the same embedded
+            text as `"topics_lm"` and `"english_lm"`; your own, such as the Penn Treebank,
+            `"lm_folder"`. Questions with answers: embedded `"questions"`; `"squad"`, from its own
+            files. Translation: embedded `"phrases"`; prepared `"wmt16"`; your own,
+            `"parallel_text"`.
         data_dir: Folder of the data that lie in files; the embedded ones ignore it.
         options: What the source's own function takes, such as `image_size` and `augmentation`.
 

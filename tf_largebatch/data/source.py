@@ -17,6 +17,12 @@ Labelled images, the task "classification": inputs (batch, *input_shape) float32
 int32, and weights (batch,): 1, or 0 where the record can't be used and another one stands in for
 it, which training takes as it comes.
 
+Text of many lengths: a source may have `lengths`, one for each example, and `bucket_boundaries`;
+its batches are then of like length, and it has `read(examples, keys, length)`, which pads to the
+scalar `length`, so that the second dimension isn't static (`tf_largebatch.data.buckets`). And a
+source of text has `vocabulary`, a tuple of its tokens in the order of their numbers, which a run
+keeps beside its weights.
+
 So one mechanism gives every source its order, its resume and its shards
 (`tf_largebatch.data.batches`). Here are the images that lie in memory, checked once where they
 enter; `tf_largebatch.data.jpeg` has those that are decoded on the way.

@@ -39,6 +39,21 @@ class Stage:
         # Made here, so that a batch larger than the data is refused before anything is written.
         self._shapes = self._batches(phase.end_update).element_spec
 
+    def input_lengths(self):
+        """The length of the inputs that are sequences, as `models.multiply_adds` takes it.
+
+        Returns:
+            A number where there is one input, a dict by name where there are several; None for
+            inputs of another kind, such as images. Of batches of like length, the longest.
+        """
+        specs = self._shapes[0]
+        named = specs if isinstance(specs, dict) else {"": specs}
+        if any(spec.shape.rank != 2 or not spec.dtype.is_integer for spec in named.values()):
+            return None
+        longest = max(getattr(self.splits.train, "bucket_boundaries", ()), default=None)
+        lengths = {name: spec.shape[1] or longest for name, spec in named.items()}
+        return lengths if isinstance(specs, dict) else lengths[""]
+
     def make_trainer(self, model):
         """Makes the trainer of a compiled model, and with it the variables of the metrics."""
         inputs, labels = tf.nest.map_structure(_zeros, self._shapes[:2])

@@ -48,17 +48,25 @@ def describe(recipe, run, stages, model):
         )
 
 
-def print_cost(total_updates, model, count_operations):
+def print_cost(total_updates, stages, model, count_operations):
     """Prints what an example, an update and the run cost, wherever they run.
 
     Args:
         total_updates: of the run.
+        stages: its phases: text costs by the length of theirs.
         model: with a built optimizer.
-        count_operations: function of a model that returns its multiply-adds an example, or raises
-            a ValueError that says why it can't.
+        count_operations: function of a model and of the length of its inputs, as
+            `Stage.input_lengths` gives it, that returns the multiply-adds an example, or raises a
+            ValueError that says why it can't.
     """
+    counts = []
     try:
-        operations = f"{count_operations(model):,} multiply-adds an example, forward"
+        for lengths in (stage.input_lengths() for stage in stages):
+            longest = max(lengths.values()) if isinstance(lengths, dict) else lengths
+            what = "" if counts else " multiply-adds an example"
+            what += "" if longest is None else f" of {longest} tokens"
+            counts.append(f"{count_operations(model, lengths):,}{what}")
+        operations = f"{', '.join(counts)}, forward"
     except ValueError as error:
         operations = f"operations not counted ({error})"
     weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
