@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-import tf_largebatch  # noqa: F401 (registers what the saved models hold)
+import models  # noqa: F401 (these two register what the saved models hold)
+import tf_largebatch  # noqa: F401
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).resolve().parents[1]
