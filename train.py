@@ -4,7 +4,7 @@
     python train.py --global_batch_size=512           another batch size, by the recipe's rule
     python train.py --optimizer=sgd --learning_rate=0.1
     python train.py --list_recipes
-    python train.py --recipe=bert_lamb --dry_run
+    python train.py --recipe=bert_lamb --smoke --dry_run
 
 Every key of a recipe is a flag; a flag that is given wins over the recipe. Exit codes: 0 done, 2 a
 mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or what
@@ -29,7 +29,7 @@ from absl import app, flags, logging
 import models
 from models import decoding
 from tf_largebatch import data, recipes
-from tf_largebatch.training import checkpoint, files, from_recipe, run_folder, summary, tasks
+from tf_largebatch.training import checkpoint, from_recipe, run_folder, summary, tasks
 from tf_largebatch.training.callbacks import CSVLogger, KeepBest, Profile, save_model
 from tf_largebatch.training.flags import define_recipe_flags, recipe_from_flags, recipe_of_run
 from tf_largebatch.training.geometry import plan_batch
@@ -45,7 +45,6 @@ from tf_largebatch.training.workers import (
 )
 
 DEFAULT_RECIPE = "lenet_digits"
-VOCABULARY = "vocabulary.txt"
 
 logging.set_verbosity(logging.WARNING)
 FLAGS = flags.FLAGS
@@ -119,27 +118,21 @@ class Job(NamedTuple):
 def load_data(recipe):
     """The data of each sequence length; of runs that have none, of the one phase."""
     found = {}
+    # That of the run that is gone on with, or of the one that weights come from.
+    runs = (recipe.model_dir, recipe.init_from)
+    vocabulary = next(filter(None, map(run_folder.vocabulary_in, runs)), None)
     for length in recipe.sequence_lengths or (None,):
         options = {
             "sequence_length": length,
             "image_size": recipe.image_size,
             "augmentation": recipe.augmentation,
             "skip_bad_records": recipe.skip_bad_records or None,
-            "vocabulary": vocabulary_of_run(recipe),
+            "vocabulary": vocabulary,
             **from_recipe.options(recipe, "data_options"),
         }
         given = {key: value for key, value in options.items() if value is not None}
         found[length] = data.load(recipe.data, data_dir=recipe.data_dir, **given)
     return found
-
-
-def vocabulary_of_run(recipe):
-    """The vocabulary file of the run that is gone on with, or of the one that weights come from."""
-    for folder in (recipe.model_dir, recipe.init_from):
-        path = os.path.join(folder or "", VOCABULARY)
-        if folder and files.kind(folder) == "folder" and files.kind(path) == "file":
-            return path
-    return None
 
 
 def prepare(recipe, strategy):
@@ -149,6 +142,9 @@ def prepare(recipe, strategy):
         plan_batch(size, replicas=replicas, micro_batch_size=recipe.micro_batch_size)
     found = load_data(recipe)
     train = next(iter(found.values())).train
+    vocabulary = getattr(train, "vocabulary", None)
+    if recipe.init_from is not None and vocabulary is not None:
+        run_folder.check_vocabulary(recipe.init_from, vocabulary)
     run = from_recipe.length(recipe, train.num_examples)
     phases = from_recipe.phases(recipe, run.total_updates)
     if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
@@ -174,7 +170,9 @@ def prepare(recipe, strategy):
         stages.append(Stage(recipe, phase, found[phase.sequence_length], outputs, epoch))
         epoch = stages[-1].end_epoch
     if recipe.init_from is not None:
-        warm_start(model, recipe.init_from)
+        taken = warm_start(model, recipe.init_from)
+        if taken is not None:
+            print(f"From {recipe.init_from}: {', '.join(taken)}; the other layers start afresh.")
     return Job(run, stages, model, optimizer)
 
 
@@ -201,13 +199,23 @@ def train(recipe):
     )
     checkpoint_dir = os.path.join(model_dir, "checkpoints")
     if recipe.eval_only:
-        if recipe.model_dir is not None and checkpoint.restore(checkpoint_dir, model) is None:
-            raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
-        logs = job.stages[-1].judge(decoding.Translator)
+        updates = run.total_updates
+        if recipe.model_dir is not None:
+            restored = checkpoint.restore(checkpoint_dir, model)
+            if restored is None:
+                raise ValueError(f"There is no checkpoint to evaluate in {checkpoint_dir}.")
+            updates = restored[0]
+        judged = [stage.judge(decoding.Translator) for stage in job.stages]
+        reached = sum(updates > stage.phase.end_update for stage in job.stages)
+        phases = {str(n): summary.rounded(logs) for n, logs in enumerate(judged, 1)}
         if chief:
-            summary.report(recipe, "evaluated", logs)
+            more = {"phases": phases} if len(judged) > 1 else {}
+            summary.report(recipe, "evaluated", judged[reached], **more)
         return 0
-    job.stages[0].trainer.workers.chief_first(lambda: open_folder(model_dir, recipe, job))
+    vocabulary = getattr(job.stages[0].splits.train, "vocabulary", None)
+    job.stages[0].trainer.workers.chief_first(
+        lambda: run_folder.open_run(model_dir, recipe, resume=recipe.resume, vocabulary=vocabulary)
+    )
     restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
     updates, progress = restored or (0, {})
     if chief:
@@ -218,7 +226,18 @@ def train(recipe):
     for number, stage in enumerate(job.stages, 1):
         phase, trainer = stage.phase, stage.trainer
         last = stage is job.stages[-1]
+        examples = [stage.splits.train.num_examples, stage.splits.test.num_examples]
+        if progress.setdefault("examples", {}).setdefault(str(number), examples) != examples:
+            raise ValueError(
+                "The data are not those that the run began with. Received: "
+                f"{examples[0]:,} examples to train on and {examples[1]:,} held out, where there "
+                f"were {progress['examples'][str(number)]}. Restore them, or begin another run."
+            )
         if updates >= phase.end_update and not last:
+            if str(number) not in progress.get("phases", {}):  # stopped before it was judged
+                progress.setdefault("phases", {})[str(number)] = summary.rounded(
+                    stage.judge(decoding.Translator)
+                )
             continue
         layout = [number, *trainer.plan, recipe.jit]
         if updates > phase.start_update and progress.get("layout", layout) != layout:
@@ -240,7 +259,7 @@ def train(recipe):
                 return stopped(recipe, trainer, updates, model_dir)
             logs = stage.judge(decoding.Translator)
         except tf.errors.InvalidArgumentError:
-            raise_for_bad_record(recipe, stage.splits)
+            raise_for_bad_record(recipe, stage)
             raise
         except Diverged as error:
             kept = checkpoint.paths(checkpoint_dir)
@@ -258,7 +277,7 @@ def train(recipe):
         if len(job.stages) > 1:
             progress.setdefault("phases", {})[str(number)] = summary.rounded(logs)
             print(f"Phase {number}, update {updates}: {json.dumps(summary.rounded(logs))}")
-        if updates < phase.end_update:
+        if updates < phase.end_update or updates == recipe.max_updates:
             break
     save_model(model, os.path.join(model_dir, "final.keras"), write=chief)
     summary.report_bad_records(job.stages[-1].splits)
@@ -272,16 +291,6 @@ def train(recipe):
     return 0
 
 
-def open_folder(model_dir, recipe, job):
-    """Makes the run's folder, or checks it, and keeps the vocabulary beside the weights."""
-    run_folder.open_run(model_dir, recipe, resume=recipe.resume)
-    vocabulary = getattr(job.stages[0].splits.train, "vocabulary", None)
-    path = os.path.join(model_dir, VOCABULARY)
-    if vocabulary is not None and files.kind(path) is None:
-        with files.replacing(path) as file:
-            file.write("".join(f"{token}\n" for token in vocabulary).encode())
-
-
 def stopped(recipe, trainer, updates, model_dir):
     """Says that a signal ended the run, and how to go on; returns the exit code."""
     print(
@@ -292,9 +301,9 @@ def stopped(recipe, trainer, updates, model_dir):
     return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
 
 
-def raise_for_bad_record(recipe, splits):
+def raise_for_bad_record(recipe, stage):
     """If a record is to blame for TensorFlow's error, says which, in one sentence."""
-    bad = {**splits.train.bad_records, **splits.test.bad_records}
+    bad = stage.found_bad_records()
     if bad and not os.environ.get("TRACEBACK"):
         record, why = next(iter(bad.items()))
         skip = "Mend it, remove it, or pass --skip_bad_records to go on without such records."

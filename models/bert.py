@@ -153,6 +153,7 @@ class Backbone(layers.Layer):
     Args:
         vocabulary_size, num_layers, num_heads, hidden_dim, dropout, max_sequence_length: As of
             `keras_hub.models.BertBackbone`; the inner width is `4 * hidden_dim`.
+        pooled: Whether the pooler is trained; False where nothing reads its output.
         **layer: As of `keras.layers.Layer`.
     """
 
@@ -164,6 +165,7 @@ class Backbone(layers.Layer):
         hidden_dim,
         dropout,
         max_sequence_length,
+        pooled=True,
         **layer,
     ):
         super().__init__(**layer, autocast=False)
@@ -184,12 +186,20 @@ class Backbone(layers.Layer):
                 dtype=self.dtype_policy,
                 name="encoder",
             )
+        self.pooled = pooled
+        self.encoder.get_layer("pooled_dense").trainable = pooled
 
     def build(self, input_shape):
         """The weights are there already."""
 
     def call(self, inputs, training=None):
         """From the inputs to `"sequence"` (B, L, H), `"pooled"` (B, H), `"table"` (V, H)."""
+        length, longest = inputs["token_ids"].shape[1], self.sizes["max_sequence_length"]
+        if length is not None and length > longest:
+            raise ValueError(
+                f"A sequence must not be longer than max_sequence_length={longest}. Received: "
+                f"{length} tokens. Raise that option of the network, or shorten the sequences."
+            )
         outputs = self.encoder(inputs, training=training)
         return {
             "sequence": outputs["sequence_output"],
@@ -209,7 +219,7 @@ class Backbone(layers.Layer):
 
     def get_config(self):
         """The arguments, as Keras saves them."""
-        return super().get_config() | self.sizes
+        return super().get_config() | self.sizes | {"pooled": self.pooled}
 
 
 @keras.saving.register_keras_serializable(package="models")
@@ -245,7 +255,7 @@ def _masked_lm(
     name, depth, width, heads, vocabulary_size, next_sentence, dropout, max_sequence_length
 ):
     inputs, encoded = _encode(
-        name, depth, width, heads, vocabulary_size, dropout, max_sequence_length
+        name, depth, width, heads, vocabulary_size, dropout, max_sequence_length, next_sentence
     )
     positions = _text.ids("mask_positions")
     x = ops.take_along_axis(encoded["sequence"], ops.expand_dims(positions, -1), axis=1)
@@ -263,7 +273,7 @@ def _masked_lm(
 
 def _spans(name, depth, width, heads, vocabulary_size, dropout, max_sequence_length):
     inputs, encoded = _encode(
-        name, depth, width, heads, vocabulary_size, dropout, max_sequence_length
+        name, depth, width, heads, vocabulary_size, dropout, max_sequence_length, pooled=False
     )
     logits = _classifier.logits(
         encoded["sequence"], 2, name="spans_dense", kernel_initializer=_initializer()
@@ -281,7 +291,7 @@ def _named(x, name):
     return layers.Identity(dtype=x.dtype, name=name)(x)
 
 
-def _encode(name, depth, width, heads, vocabulary_size, dropout, max_sequence_length):
+def _encode(name, depth, width, heads, vocabulary_size, dropout, max_sequence_length, pooled):
     _text.check_sizes(
         name, vocabulary_size=vocabulary_size, max_sequence_length=max_sequence_length
     )
@@ -294,6 +304,7 @@ def _encode(name, depth, width, heads, vocabulary_size, dropout, max_sequence_le
         hidden_dim=width,
         dropout=dropout,
         max_sequence_length=max_sequence_length,
+        pooled=pooled,
         name="backbone",
     )
     return inputs, backbone(inputs)

@@ -10,9 +10,9 @@ import pytest
 from tf_largebatch.recipes import load, names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What seed 0 must reach, held out. Chance is an accuracy of 0.1 on digits and 0.125 on crops; of the
-# most frequent token among BERT's masked ones 0.046, among the language model's 0.069; a BLEU of 4.7
-# word for word; an F1 of 30 among a paragraph's facts, of 50 for the right kind of fact.
+# What seed 0 must reach, held out. Chance is an accuracy of 0.1 on digits and 0.125 on crops; of
+# the most frequent token among BERT's masked ones 0.046, among the language model's 0.069; a BLEU
+# of 4.7 word for word; an F1 of 30 among a paragraph's facts, of 50 for the right kind of fact.
 REACHED = {
     "alexnet_bn_lars": ("accuracy", 0.5),
     "alexnet_lars": ("accuracy", 0.45),

@@ -99,6 +99,7 @@ def test_each_name_has_its_sizes(monkeypatch, name, kind):
         getattr(bert, f"bert_{name}{kind}")(60, dropout=0.25, max_sequence_length=30)
     assert built == [
         {
+            "pooled": False,
             "vocabulary_size": 60,
             "num_layers": depth,
             "num_heads": heads,
@@ -273,3 +274,14 @@ def test_the_dropout_reaches_the_encoder():
 def test_refuses_what_is_no_size(arguments, words):
     with pytest.raises(ValueError, match=words):
         bert.bert_tiny(**arguments)
+
+
+def test_a_pooler_that_nothing_reads_is_not_trained():
+    for model, trained in (
+        (bert.bert_tiny(40), False), (bert.bert_tiny_spans(40), False),
+        (bert.bert_tiny(40, next_sentence=True), True),
+    ):  # fmt: skip
+        paths = [variable.path for variable in model.trainable_variables]
+        assert any("pooled_dense" in path for path in paths) == trained
+        copy = keras.models.clone_model(model)
+        assert [variable.path for variable in copy.trainable_variables] == paths

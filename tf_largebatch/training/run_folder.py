@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_largebatch.training import checkpoint, files
 
 CONFIG = "config.json"
+VOCABULARY = "vocabulary.txt"
 # Keys that may differ between the start of a run and its resumption.
 MAY_CHANGE = {
     "model_dir", "resume", "checkpoint_every", "max_updates", "target_metric", "profile_updates",
@@ -20,13 +21,14 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 
-def open_run(model_dir, recipe, *, resume):
+def open_run(model_dir, recipe, *, resume, vocabulary=None):
     """Makes the folder, or checks that it holds this very run, and writes its configuration.
 
     Args:
         model_dir: path; may exist if it is empty, or with `resume` if it holds the same run.
         recipe: the resolved `Recipe`.
         resume: whether an existing run may be gone on with.
+        vocabulary: the tokens of text data, which are kept beside the weights, one a line.
 
     Raises:
         ValueError: if it is a file, can't be written to, isn't empty and `resume` is False, or
@@ -54,6 +56,9 @@ def open_run(model_dir, recipe, *, resume):
         files.make_folder(model_dir)
         with files.replacing(path) as file:
             file.write((json.dumps(config, indent=1) + "\n").encode())
+        if vocabulary is not None:
+            with files.replacing(os.path.join(model_dir, VOCABULARY)) as file:
+                file.write("".join(f"{token}\n" for token in vocabulary).encode())
     except OSError as error:
         raise ValueError(
             f"model_dir can't be read or written. Received: {model_dir} ({error.strerror}). Name a "
@@ -83,6 +88,34 @@ def _check_same_run(path, config, model_dir):
         raise ValueError(
             f"model_dir holds a run of another configuration. Received: {model_dir}, where "
             f"{'; '.join(differs[:4])}. Repeat that run's flags, or name another folder."
+        )
+
+
+def vocabulary_in(run):
+    """The path of the vocabulary in a run's folder, or beside a file in it; None if there is none.
+
+    >>> vocabulary_in(None) is None
+    True
+    """
+    if run is None or files.kind(run) is None:
+        return None
+    folder = run if files.kind(run) == "folder" else os.path.dirname(run)
+    path = os.path.join(folder, VOCABULARY)
+    return path if files.kind(path) == "file" else None
+
+
+def check_vocabulary(run, vocabulary):
+    """Refuses weights of a run whose token ids mean other words than those of `vocabulary`.
+
+    Raises:
+        ValueError: if the run kept another vocabulary. If it kept none, nothing is known.
+    """
+    path = vocabulary_in(run)
+    if path and files.read(path).decode().split("\n")[:-1] != list(vocabulary):
+        raise ValueError(
+            "The data must have the vocabulary of the weights to start from. Received: "
+            f"init_from={run}, where {VOCABULARY} is another one. Leave out the data's option "
+            f"vocabulary, or set it to {path}."
         )
 
 

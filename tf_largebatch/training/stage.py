@@ -32,9 +32,10 @@ class Stage:
         self.recipe, self.phase = recipe, phase
         self.splits = tasks.splits_for(splits, output_names)
         self.metric = tasks.metric_of(splits.test.task, output_names)
-        examples = (phase.end_update - phase.start_update) * phase.global_batch_size
+        last = (phase.end_update - 1 - phase.start_update) * phase.global_batch_size
         self.start_epoch = start_epoch
-        self.end_epoch = start_epoch - (-examples // splits.train.num_examples)
+        self.end_epoch = start_epoch + last // splits.train.num_examples + 1
+        self._known_bad = set(self.bad_records())
         self.trainer = None
         # Made here, so that a batch larger than the data is refused before anything is written.
         self._shapes = self._batches(phase.end_update).element_spec
@@ -53,6 +54,14 @@ class Stage:
         longest = max(getattr(self.splits.train, "bucket_boundaries", ()), default=None)
         lengths = {name: spec.shape[1] or longest for name, spec in named.items()}
         return lengths if isinstance(specs, dict) else lengths[""]
+
+    def bad_records(self):
+        """{record: what is wrong} of both parts of the data."""
+        return {**self.splits.train.bad_records, **self.splits.test.bad_records}
+
+    def found_bad_records(self):
+        """Those of them that reading the data brought to light, since this was made."""
+        return {k: v for k, v in self.bad_records().items() if k not in self._known_bad}
 
     def make_trainer(self, model):
         """Makes the trainer of a compiled model, and with it the variables of the metrics."""

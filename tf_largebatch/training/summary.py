@@ -29,6 +29,9 @@ def describe(recipe, run, stages, model):
         f"({warmup_epochs:.4g} epochs), peak rate {recipe.learning_rate:.6g}, "
         f"{recipe.schedule} decay, {recipe.precision}, seed {recipe.seed}."
     )
+    for source in (first.train, first.test):
+        for note in getattr(source, "notes", ()):
+            print(note)
     if len(stages) == 1:
         return
     for number, stage in enumerate(stages):

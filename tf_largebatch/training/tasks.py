@@ -34,7 +34,8 @@ def objective(task, output_names, *, label_smoothing=0.0):
     """Loss and weighted metrics for `model.compile`: cross-entropy and accuracy of each output.
 
     Of several outputs the losses are added, each a mean by its own weights, as BERT adds those of
-    masked tokens and of next sentences (Devlin et al. 2018, arXiv:1810.04805, appendix A.2).
+    masked tokens and of next sentences; of a span's start and end it takes the mean (Devlin et al.
+    2018, arXiv:1810.04805, appendix A.2 and section 4.2; google-research/bert).
 
     Args:
         task: a key of `TASKS`.
@@ -43,8 +44,8 @@ def objective(task, output_names, *, label_smoothing=0.0):
         label_smoothing: share of each label that is spread evenly.
 
     Returns:
-        dict of `loss`, `weighted_metrics` and, with auxiliary heads, `loss_weights`: theirs count
-        0.3 (Szegedy et al. 2014, arXiv:1409.4842, section 5).
+        dict of `loss`, `weighted_metrics` and, for several outputs, `loss_weights`: auxiliary heads
+        count 0.3 (Szegedy et al. 2014, arXiv:1409.4842, section 5).
 
     Raises:
         ValueError: if the model's outputs aren't the task's.
@@ -72,9 +73,18 @@ def objective(task, output_names, *, label_smoothing=0.0):
             f"A model for {task} must have the outputs {', '.join(expected)}. Received: a model "
             f"with the outputs {', '.join(output_names)}. Choose another model for these data."
         )
+    if task == "spans" and label_smoothing:
+        raise ValueError(
+            "Label smoothing would push an answer's ends onto padding. Received: label_smoothing="
+            f"{label_smoothing:g} for the task spans. Leave it out."
+        )
     return {
         "loss": {name: SmoothedCrossEntropy(label_smoothing) for name in output_names},
-        "weighted_metrics": {name: _metrics() for name in output_names},
+        # Several metrics of one output go without its name, unless they bring it along.
+        "weighted_metrics": {
+            name: _metrics(f"{name}_" if len(output_names) == 1 else "") for name in output_names
+        },
+        "loss_weights": dict.fromkeys(output_names, 0.5 if task == "spans" else 1.0),
     }
 
 
@@ -117,11 +127,11 @@ def metric_of(task, output_names):
     return f"logits_{metric}" if task == "classification" and len(output_names) > 1 else metric
 
 
-def _metrics():
+def _metrics(prefix=""):
     return [
-        keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32"),
+        keras.metrics.SparseCategoricalAccuracy(name=f"{prefix}accuracy", dtype="float32"),
         keras.metrics.SparseCategoricalCrossentropy(
-            from_logits=True, name="cross_entropy", dtype="float32"
+            from_logits=True, name=f"{prefix}cross_entropy", dtype="float32"
         ),
     ]
 

@@ -185,8 +185,8 @@ class Trainer:
         global_batch_size = self.plan.global_batch_size
         end = min(total_updates, stop_update or total_updates)
         sizes = {"num_examples": num_examples, "global_batch_size": global_batch_size}
-        examples = (total_updates - start_update) * global_batch_size
-        epochs = start_epoch + -(-examples // num_examples)
+        last = (total_updates - 1 - start_update) * global_batch_size
+        epochs = start_epoch + last // num_examples + 1
         callback_list = keras.callbacks.CallbackList(
             list(callbacks),
             add_progbar=verbose != 0,

@@ -13,15 +13,16 @@ SHARED = "backbone"
 def warm_start(model, source):
     """Loads weights, and nothing else, from a run's folder, a `.keras` or a `.weights.h5` file.
 
-    From a model for another task, its layer called "backbone" is taken over and the rest starts
-    afresh, as BERT is fine-tuned (Devlin et al. 2018, arXiv:1810.04805, section 3).
+    From a model with other outputs, the layer called "backbone" is taken over, with any other layer
+    whose name and shapes are the same, and the rest starts afresh, as BERT is fine-tuned (Devlin et
+    al. 2018, arXiv:1810.04805, section 3).
 
     Args:
         model: a built Keras model.
         source: path.
 
     Returns:
-        The name of the layer that was taken over alone, or None if all weights were.
+        The names of the layers that were taken over, or None if all weights were.
 
     Raises:
         ValueError: if the file is missing, can't be read, or its weights don't fit. The model is as
@@ -46,7 +47,7 @@ def warm_start(model, source):
             found = keras.models.load_model(path, compile=False)
             here, there = _shared(model), _shared(found)
             if here is not None and there is not None and _shapes(model) != _shapes(found):
-                return _take_over(here, there)
+                return _take_over(model, found)
             weights = found.get_weights()
         else:
             # A model of the same kind without an optimizer, so that the optimizer starts afresh.
@@ -64,20 +65,29 @@ def warm_start(model, source):
     return None
 
 
-def _take_over(here, there):
+def _take_over(model, found):
+    here, there = _shared(model), _shared(found)
     for own, other in zip(here.weights, there.weights, strict=True):
         if own.shape != other.shape:
             raise ValueError(
                 f"{own.path} must be of shape {tuple(own.shape)}, and there it is "
-                f"{tuple(other.shape)}: build the same size of network, for the same vocabulary"
+                f"{tuple(other.shape)}: build the same network, for the same vocabulary and, by "
+                "--model_options=max_sequence_length=, for the same longest sequence"
             )
-    here.set_weights(there.get_weights())
-    return SHARED
+    others = {layer.name: layer for layer in found.layers}
+    fitting = [
+        layer
+        for layer in model.layers
+        if layer.weights and layer.name in others and _shapes(layer) == _shapes(others[layer.name])
+    ]
+    for layer in fitting:
+        layer.set_weights(others[layer.name].get_weights())
+    return [layer.name for layer in fitting]
 
 
 def _shared(model):
     return next((layer for layer in model.layers if layer.name == SHARED), None)
 
 
-def _shapes(model):
-    return [tuple(w.shape) for w in model.weights]
+def _shapes(layer):
+    return [tuple(w.shape) for w in layer.weights]
