@@ -1,5 +1,7 @@
 """Documents from text files and from what TensorFlow Datasets prepared."""
 
+import re
+
 import pytest
 
 from prepared_texts import write_prepared
@@ -40,20 +42,46 @@ def test_prose_is_paragraphs_of_sentences(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"ab\xff\n", "bad.txt, with other bytes at byte 2"),
-        (b"", "bad.txt, which is empty"),
-        (b" \n\n", "bad.txt, which is empty"),
+        (b"ab\xff\n", "isn't UTF-8 (byte 2 of the file)"),
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_or_counted(tmp_path, content, words):
     write(tmp_path, {"a.txt": "One.", "bad.txt": content, "c.txt": "Two."})
-    with pytest.raises(ValueError, match=words):
+    said = re.escape(f"bad.txt {words}. Mend or remove it, ") + ".* the option skip_bad_records.$"
+    with pytest.raises(ValueError, match=said):
         list(corpora.text_files(tmp_path).documents())
     corpus = corpora.text_files(tmp_path, skip_bad_records=True)
     for _ in range(2):
         assert list(corpus.documents()) == [["One."], ["Two."]]
-        assert list(corpus.bad_records) == [str(tmp_path / "bad.txt")]
-    assert words.partition(", ")[2] in corpus.bad_records[str(tmp_path / "bad.txt")]
+        assert corpus.bad_records == {str(tmp_path / "bad.txt"): words}
+
+
+def test_files_that_are_all_bad_are_an_error(tmp_path):
+    write(tmp_path, {"a.txt": b"\xff", "b.txt": ""})
+    corpus = corpora.text_files(tmp_path, skip_bad_records=True)
+    with pytest.raises(ValueError, match="Received: 2 files, all bad; .*a.txt isn't UTF-8 .byte 0"):
+        list(corpus.documents())
+
+
+def test_vocabularies_and_folders_of_runs_are_no_text(tmp_path):
+    write(tmp_path, {"a.txt": "One.", "config.json": "{}", "more/config.json": "{}",
+                     "more/b.txt": "Two."})  # fmt: skip
+    before = corpora.text_files(tmp_path)
+    write(
+        tmp_path,
+        {
+            "vocab.txt": "[PAD]", "runs/1/vocabulary.txt": "[PAD]", "runs/1/config.json": "{}",
+            "runs/1/notes.txt": "No.", "runs/1/more/c.txt": "No.", "runs/2/checkpoints/1/x": "",
+            "runs/2/log.txt": "No.", "Vocabulary.txt": "[PAD]", "vocabulary.txt": "[PAD]",
+        },
+    )  # fmt: skip
+    after = corpora.text_files(tmp_path)
+    assert list(after.documents()) == list(before.documents()) == [["One."], ["Two."]]
+    assert after.identity == before.identity
+    with pytest.raises(ValueError, match="holds none; vocabularies and folders of runs are passed"):
+        corpora.text_files(tmp_path / "runs")
 
 
 def test_a_folder_without_text_is_refused(tmp_path):

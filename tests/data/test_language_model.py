@@ -143,6 +143,17 @@ def test_bad_lines_are_left_out_and_counted(tmp_path):
     assert [train.vocabulary[i] for i in train.ids[-3:]] == ["the", "dog", "[SEP]"]
 
 
+def test_lines_that_are_all_bad_are_an_error(tmp_path):
+    where = folder(tmp_path, valid=b"\xc3\n\xff\n")
+    with pytest.raises(ValueError, match="valid.txt .* Received: 2 lines, all bad; .*isn't UTF-8"):
+        data.load("lm_folder", where, skip_bad_records=True)
+
+
+def test_words_too_long_for_a_vocabulary_are_unknown(tmp_path):
+    train = data.load("lm_folder", folder(tmp_path, train=f"{TRAIN}{'é' * 150} dog\n")).train
+    assert [train.vocabulary[i] for i in train.ids[-3:]] == ["[UNK]", "dog", "[SEP]"]
+
+
 def test_a_stream_of_wrong_ids_is_refused():
     for ids, words in (
         ([5], "two or more whole numbers. Received: shape .1,."),

@@ -194,7 +194,9 @@ def test_a_folder_is_read_once_and_gives_what_memory_gives(tmp_path, monkeypatch
     longer = data.load("text_folder", tmp_path, **{**options, "sequence_length": 96})
     assert not opened and sorted(os.listdir(tmp_path)) == names
     assert longer.train.vocabulary == first.train.vocabulary
-    assert list(second.train.bad_records) == [str(tmp_path / "a" / "empty.txt")]
+    for splits in (first, second):
+        assert splits.train.bad_records == {str(tmp_path / "a" / "empty.txt"): "is empty"}
+        assert splits.test.bad_records == {}
     monkeypatch.undo()
     source = first.train
     corpus = corpora.text_files(tmp_path, skip_bad_records=True)
@@ -209,13 +211,17 @@ def test_a_folder_is_read_once_and_gives_what_memory_gives(tmp_path, monkeypatch
 
 def test_a_folder_elsewhere_keeps_the_tokens(tmp_path):
     write_text(tmp_path / "texts")
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    cache = tmp_path / "new" / "cache"
     options = {"vocabulary_size": 300, "cache_dir": str(cache), "sequence_length": 32}
     data.load("text_folder", tmp_path / "texts", **options)
     assert len(os.listdir(cache)) == 2 and os.listdir(tmp_path / "texts") == ["text0.txt"]
     with pytest.raises(ValueError, match="Received: gs://bucket. Pass a local folder as cache_dir"):
         data.load("text_folder", tmp_path / "texts", cache_dir="gs://bucket")
+    (tmp_path / "file").write_text("")
+    for wrong in ("file", "file/in"):
+        options["cache_dir"] = str(tmp_path / wrong)
+        with pytest.raises(OSError, match=f"{wrong} can't be written .*another folder as cache_di"):
+            data.load("text_folder", tmp_path / "texts", **options)
 
 
 def test_a_given_vocabulary_is_used_or_refused(tmp_path, topics):

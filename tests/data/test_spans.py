@@ -248,8 +248,8 @@ def test_words_that_are_none_make_a_bad_record():
     example = SpanSource(**options, bad=BadRecords("dev.json", skip=True))
     assert [question.id for question in example.questions] == ["fine"]
     assert example.bad_records == {
-        "dev.json, question q": "its answer '\\u200b' has no words.",
-        "dev.json, question fine": "its paragraph has no words.",
+        "dev.json, question q": "its answer '\\u200b' has no words",
+        "dev.json, question fine": "its paragraph has no words",
     }
     options["paragraphs"] = options["paragraphs"][1:]
     with pytest.raises(ValueError, match="toy has no question that can be used"):

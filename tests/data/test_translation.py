@@ -82,8 +82,16 @@ def test_files_of_other_languages_and_endings(tmp_path):
 def test_longer_pairs_are_left_out_of_training_and_counted_but_cut_in_the_test(tmp_path):
     splits = data.load("parallel_text", four(tmp_path), max_length=7)
     assert (splits.train.num_examples, splits.train.dropped_pairs) == (3, 1)
+    assert splits.train.notes == (
+        "1 of 4 training pairs is longer than max_length=7 and was left out",
+    )
     assert splits.train.lengths.tolist() == [7, 5, 3]
     assert (splits.test.num_examples, splits.test.dropped_pairs) == (2, 0)
+    assert splits.test.cut_pairs == 1 and splits.test.notes == (
+        "1 of 2 held-out pairs is longer than max_length=7 and was cut there",
+    )
+    both = data.load("parallel_text", four(tmp_path), max_length=3).test
+    assert both.notes == ("1 of 2 held-out pairs is longer than max_length=3 and was cut there",)
     source, _, labels, _ = rows(splits.test, [0])
     assert tokens(splits.test, source[0]) == "A dog sleeps near the old [SEP]"
     assert tokens(splits.test, labels[0]) == "Ein Hund schläft am Haus . [SEP]"
@@ -133,6 +141,16 @@ def test_bad_lines_are_left_out_with_their_pairs_and_counted(tmp_path):
     }
     _, _, labels, _ = rows(train, range(train.num_examples))
     assert train.detokenize(labels) == [GERMAN[0], GERMAN[3]]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_pairs_that_are_all_bad_are_an_error(tmp_path, part):
+    changes = {f"{part}_en": b"\nNo\n", f"{part}_de": b"Ja\n\xff\n"}
+    words = (
+        rf"{part}.en and .*{part}.de must hold a pair.* Received: 2 pairs, all bad; .*{part}.en, "
+    )
+    with pytest.raises(ValueError, match=f"{words}line 1 is empty.$"):
+        data.load("parallel_text", four(tmp_path, **changes), skip_bad_records=True)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +310,7 @@ def test_phrases_are_the_same_each_time_and_held_out_ones_are_new():
     assert not sources[0] & sources[1]
     assert first.train.dropped_pairs == first.test.dropped_pairs == 0
     assert (np.concatenate(rows(first.train, range(16_000))[:1]) != 1).all()  # no [UNK]
+    assert first.train.notes == first.test.notes == ()
 
 
 def test_words_alone_do_not_translate_phrases():

@@ -38,7 +38,7 @@ def longest_match(word, vocabulary):
 
 
 def test_tokenizing_is_longest_match_from_the_left():
-    vocabulary = words("a", "ab", "abc", "##a", "##b", "##bc", "##cab", "c", ",", "##c", "é", "zz")
+    vocabulary = words("a", "ab", "abc", "##a", "##b", "##bc", "##cab", "c", ",", "##c", "e", "zz")
     draw = random.Random(0)
     texts = ["".join(draw.choices("aAbcz, ", k=30)) for _ in range(200)]
     for text, ids in zip(texts, vocabulary.tokenize(texts), strict=True):
@@ -62,7 +62,8 @@ def test_offsets_give_back_what_was_written():
 def test_offsets_of_any_text_are_in_order_and_cover_its_words(lower_case):
     draw = random.Random(1)
     alphabet = "abcABC ,.éÉ\u0301\tßİ中-\u200b한"
-    vocabulary = build_vocabulary(["abc bca a b c"], 64, lower_case=lower_case)
+    vocabulary = build_vocabulary(["abc bca a b c A"], 64, lower_case=lower_case)
+    assert vocabulary.lower_case == lower_case
     for _ in range(300):
         text = "".join(draw.choices(alphabet, k=draw.randrange(25)))
         ids, starts, ends = vocabulary.tokenize_with_offsets(text)
@@ -128,6 +129,45 @@ def test_a_saved_vocabulary_is_loaded_as_it_was(tmp_path, lower_case):
     assert [p.name for p in tmp_path.iterdir()] == ["vocab.txt"]
 
 
+@pytest.mark.parametrize("text", ["ein haus für alle", "naïve", "a b c", "Ein Haus", "EIN É"])
+def test_a_built_vocabulary_treats_texts_as_the_one_loaded_from_its_file(tmp_path, text):
+    for lower_case in (True, False):
+        built = build_vocabulary([text], 64, lower_case=lower_case)
+        save_vocabulary(built, tmp_path / "vocab.txt")
+        loaded = load_vocabulary(tmp_path / "vocab.txt")
+        assert loaded.lower_case == built.lower_case
+        new = [text, text.upper(), text.lower()]
+        for one, other in zip(built.tokenize(new), loaded.tokenize(new), strict=True):
+            assert one.tolist() == other.tolist()
+        assert built.id_of(UNKNOWN) not in built.tokenize([text])[0]
+        restored = built.detokenize(built.tokenize([text])[0])
+        assert lower_case or restored == text
+
+
+def test_no_character_in_lower_case_looks_like_one_that_is_not():
+    texts = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    tokens = {word for text in texts for word in split_words(text)}
+    assert len(tokens) > 10**5
+    special = {*SPECIAL_TOKENS}
+    assert Vocabulary([*SPECIAL_TOKENS, *sorted(tokens - special)]).lower_case
+
+
+def test_a_long_word_is_unknown_and_no_token():
+    longest, longer = "x" * 200, "é" * 101
+    texts = [f"a {longest} {longer}", "y" * 300]
+    vocabulary = build_vocabulary(texts, lower_case=False)
+    assert vocabulary.tokens[5:] == ("##x", "a", "x", longest)
+    ids = [vocabulary.tokens[i] for text in vocabulary.tokenize(texts) for i in text]
+    assert ids == ["a", longest, UNKNOWN, UNKNOWN]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "none"):
+        with pytest.raises(OSError, match=f"can't be written to {folder} .*name another folder"):
+            save_vocabulary(words("a"), folder / "vocab.txt")
+
+
 def test_a_vocabulary_of_berts_has_its_ids_looked_up_by_name(tmp_path):
     lines = ["[PAD]", "[unused0]", *SPECIAL_TOKENS[1:], "a", "##b"]
     path = tmp_path / "vocab.txt"
@@ -147,6 +187,10 @@ def test_a_vocabulary_of_berts_has_its_ids_looked_up_by_name(tmp_path):
         (b"[PAD]\na\nb\na\n", "of .*vocab.txt must come once. Received: 'a' in lines 2 and 4"),
         (b"[PAD]\n\na\n", "of .*vocab.txt must be text.*'' in line 2"),
         (b"[PAD]\na b\n", "'a b' in line 2"),
+        (
+            b"[PAD]\n##" + b"a" * 201,
+            "of .*vocab.txt must have at most 200.*201 bytes in line 2, '##",
+        ),
         (b"[PAD]\n[UNK]\n[CLS]\na\n", r"vocab.txt must hold.*4 tokens without \[SEP\] \[MASK\]"),
     ],
 )

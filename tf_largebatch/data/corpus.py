@@ -11,6 +11,10 @@ from collections.abc import Callable
 
 from tf_largebatch.data.sentences import split_sentences
 
+# What train.py leaves in the folder of a run; text there would change the data when it resumes.
+_VOCABULARIES = {"vocabulary.txt", "vocab.txt"}
+_RUN = {"config.json", "vocabulary.txt"}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
@@ -39,6 +43,8 @@ def text_files(data_dir, *, prose=False, skip_bad_records=False, instead="englis
     between empty ones, and `split_sentences` divides it.
 
     Texts from several places are mixed by putting their folders, or links to them, into one folder.
+    Passed over are vocabularies, called vocabulary.txt or vocab.txt, and in `data_dir` the folders
+    of runs: those with a folder checkpoints, or with config.json beside vocabulary.txt.
 
     Args:
         data_dir: The folder, on any file system that TensorFlow knows.
@@ -52,7 +58,7 @@ def text_files(data_dir, *, prose=False, skip_bad_records=False, instead="englis
 
     Raises:
         ValueError: If there is no such folder, no such file in it, or, when it is read, a file is
-            empty or isn't UTF-8.
+            empty or isn't UTF-8, or none is left.
     """
     import tensorflow as tf
 
@@ -64,13 +70,17 @@ def text_files(data_dir, *, prose=False, skip_bad_records=False, instead="englis
         )
     data_dir = os.fspath(data_dir)
     paths = []
-    for folder, _, names in tf.io.gfile.walk(data_dir):
-        paths += [os.path.join(folder, name) for name in names if name.lower().endswith(".txt")]
+    for number, (folder, subfolders, names) in enumerate(tf.io.gfile.walk(data_dir)):
+        if number and _is_run(subfolders, names):
+            subfolders.clear()  # the walk then doesn't enter them
+        else:
+            paths += [os.path.join(folder, name) for name in names if _is_text(name)]
     paths.sort()
     if not paths:
         raise ValueError(
             f"data_dir must hold text files, *.txt, in it or its subfolders. Received: {data_dir}, "
-            f"which holds none. Data that need none: {instead}."
+            "which holds none; vocabularies and folders of runs are passed over. Data that need "
+            f"none: {instead}."
         )
     bad_records = {}
 
@@ -80,10 +90,18 @@ def text_files(data_dir, *, prose=False, skip_bad_records=False, instead="englis
                 text = _text(path)
             except ValueError as error:
                 if not skip_bad_records:
-                    raise
+                    raise ValueError(
+                        f"{path} {error}. Mend or remove it, or leave such files out with the "
+                        "option skip_bad_records."
+                    ) from None
                 bad_records[path] = str(error)
                 continue
             yield from _paragraphs(text) if prose else _blocks_of_lines(text)
+        if len(bad_records) == len(paths):
+            raise ValueError(
+                f"{data_dir} must hold a text file that can be used. Received: {len(paths)} files, "
+                f"all bad; {paths[0]} {bad_records[paths[0]]}."
+            )
 
     return Corpus(
         data_dir,
@@ -157,7 +175,17 @@ def mixed(name, *corpora):
     return Corpus(name, documents, identity, bad_records)
 
 
+def _is_text(name):
+    name = name.lower()
+    return name.endswith(".txt") and name not in _VOCABULARIES
+
+
+def _is_run(subfolders, names):
+    return "checkpoints" in {name.rstrip("/") for name in subfolders} or _RUN.issubset(names)
+
+
 def _text(path):
+    """What a file says; a `ValueError` says in a few words why it can't be used."""
     import tensorflow as tf
 
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -165,15 +193,9 @@ def _text(path):
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Text files must be UTF-8. Received: {path}, with other bytes at byte {error.start}. "
-            "Convert it, or pass skip_bad_records=True to do without it."
-        ) from None
+        raise ValueError(f"isn't UTF-8 (byte {error.start} of the file)") from None
     if not text.strip():
-        raise ValueError(
-            f"Text files must hold text. Received: {path}, which is empty. Remove it, or pass "
-            "skip_bad_records=True."
-        )
+        raise ValueError("is empty")
     return text
 
 

@@ -9,7 +9,14 @@ import tensorflow as tf
 
 from tf_largebatch.data.language_model import TokenStream
 from tf_largebatch.data.source import Splits
-from tf_largebatch.data.vocabulary import SEP, SPECIAL_TOKENS, UNKNOWN, Vocabulary, load_vocabulary
+from tf_largebatch.data.vocabulary import (
+    MAX_BYTES_PER_WORD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNKNOWN,
+    Vocabulary,
+    load_vocabulary,
+)
 from tf_largebatch.scaling import check_count
 
 _FILES = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens")  # also as the Penn Treebank and WikiText come
@@ -32,7 +39,7 @@ def lm_folder(
         data_dir: The folder, on any file system that TensorFlow knows.
         sequence_length: Words in a window.
         vocabulary: Path of a file with one word a line, and BERT's five special tokens; None: the
-            words of train.txt, the most frequent one first.
+            words of train.txt, the most frequent one first, up to 200 bytes long.
         vocabulary_size: Tokens at most of one that is made; None: all.
         held_out: What the model is judged by: `"valid"`, while anything is chosen, or `"test"`.
         skip_bad_records: Whether lines that aren't UTF-8 are left out and listed as `bad_records`;
@@ -91,10 +98,15 @@ def _read_lines(data_dir, part, skip_bad_records):
             wrong = f"isn't UTF-8 (byte {error.start} of the line)"
             if not skip_bad_records:
                 raise ValueError(
-                    f"{path}, line {number} {wrong}. Mend it, or pass skip_bad_records=True: such "
-                    "lines are then left out and counted."
+                    f"{path}, line {number} {wrong}. Mend it, or leave such lines out with the "
+                    "option skip_bad_records."
                 ) from None
             bad[f"{path}, line {number}"] = wrong
+    if not lines:
+        raise ValueError(
+            f"{path} must have lines that can be used. Received: {len(bad)} lines, all bad; the "
+            f"first {next(iter(bad.values()))}."
+        )
     return lines, bad
 
 
@@ -104,7 +116,8 @@ def _words_of(lines, vocabulary_size, name):
         counts.update(line.split())
     for token in (*SPECIAL_TOKENS, "<unk>"):
         del counts[token]
-    words = sorted(counts, key=lambda word: (-counts[word], word))
+    words = (word for word in counts if len(word.encode()) <= MAX_BYTES_PER_WORD)
+    words = sorted(words, key=lambda word: (-counts[word], word))
     if vocabulary_size is not None:
         at_least = len(SPECIAL_TOKENS) + 1
         vocabulary_size = check_count("vocabulary_size", vocabulary_size, at_least=at_least)

@@ -94,7 +94,8 @@ class PretrainingSource:
         plan: `tf_largebatch.data.pairs.Plan`.
         tokenizer: The `Vocabulary`.
         options: `PretrainingOptions`.
-        bad_records: {name: what is wrong} of the files left out.
+        bad_records: {name: what is wrong} of the files left out; of a corpus in two parts, only
+            the part to train on says them.
         training_tokens: The `Tokens` that are trained on; None: `tokens`.
     """
 

@@ -42,20 +42,20 @@ class BadRecords:
     Attributes:
         file: What messages call the file.
         skip: Whether they are left out; otherwise the first one is an error.
-        found: {record: what is wrong with it}.
+        found: {record: what is wrong with it}, without a full stop at the end.
     """
 
     def __init__(self, file, skip=False):
         self.file, self.skip, self.found = file, skip, {}
 
     def add(self, record, problem):
-        """Notes what is wrong with `record`, or raises a `ValueError` that says it."""
+        """Notes what is wrong with `record`, a sentence, or raises a `ValueError` that says it."""
         if not self.skip:
             raise ValueError(
-                f"{self.file}, {record}: {problem} Mend the file, or leave such records out: "
-                "skip_bad_records=True."
+                f"{self.file}, {record}: {problem} Mend the file, or leave such records out with "
+                "the option skip_bad_records."
             )
-        self.found[f"{self.file}, {record}"] = problem
+        self.found[f"{self.file}, {record}"] = problem.removesuffix(".")
 
 
 def decode(content, file):
@@ -109,7 +109,8 @@ def parse(document, version, bad):
     >>> parse({"data": [{"paragraphs": [paragraph]}]}, "1.1", BadRecords("dev.json"))
     Traceback (most recent call last):
     ValueError: dev.json, question q7: answer_start 7 must be where the answer 'Bob' begins, and
-    there the context has 'Ann'. Mend the file, or leave such records out: skip_bad_records=True.
+    there the context has 'Ann'. Mend the file, or leave such records out with the option
+    skip_bad_records.
     """
     articles = document.get("data") if isinstance(document, dict) else None
     if not isinstance(articles, list):
@@ -171,7 +172,7 @@ def _problem(asked, context, version):
         return f'its "answers" must be a list. Received: {_kind(answers)}.'
     impossible = asked.get("is_impossible", not answers)
     if version == "1.1" and (impossible or not answers):
-        return "it must have an answer. Received: none, which only version='2.0' allows."
+        return "it must have an answer. Received: none, which only version 2.0 allows."
     if bool(impossible) == bool(answers):
         return (
             f'its "is_impossible" must say whether it has no answer. Received: {impossible} with '

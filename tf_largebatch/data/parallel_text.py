@@ -29,7 +29,7 @@ def parallel_text(
         data_dir: The folder, on any file system that TensorFlow knows.
         source_language, target_language: The endings of the files' names.
         max_length: Pieces in a sentence at most, with the [SEP] that ends it. Longer pairs are left
-            out of training and counted; the test keeps all, cut there.
+            out of training, the test keeps all, cut there; the sources' `notes` count both.
         vocabulary: Path of a vocab.txt, one token a line; None: made from both languages' training
             text.
         vocabulary_size: Tokens of one that is made.
@@ -119,8 +119,9 @@ def _splits(name, train, test, *, max_length, vocabulary, vocabulary_size, lower
 
     train = source(train)
     train.check_vocabulary()
-    options = {"drop_longer": False, "references": tuple(test[1]), "baseline": tuple(test[0])}
-    return Splits(train=train, test=source(test, **options))
+    options = {"references": tuple(test[1]), "baseline": tuple(test[0])}
+    test = source(test, part="held-out", drop_longer=False, **options)
+    return Splits(train=train, test=test)
 
 
 def _read_files(folder, part, languages, skip_bad_records):
@@ -136,7 +137,7 @@ def _read_files(folder, part, languages, skip_bad_records):
     def name_of(side, number):
         return f"{paths[side]}, line {number + 1}"
 
-    return _checked(zip(*lines, strict=True), name_of, skip_bad_records)
+    return _checked(zip(*lines, strict=True), name_of, skip_bad_records, " and ".join(paths))
 
 
 def _lines(path):
@@ -172,11 +173,11 @@ def _read_records(folder, split, languages, skip_bad_records):
     def name_of(side, number):
         return f"{folder}, split {split}, pair {number}, {languages[side]}"
 
-    return _checked(pairs, name_of, skip_bad_records)
+    return _checked(pairs, name_of, skip_bad_records, f"{folder}, split {split},")
 
 
-def _checked(pairs, name_of, skip_bad_records):
-    sources, targets, bad = [], [], {}
+def _checked(pairs, name_of, skip_bad_records, where):
+    sources, targets, bad, number = [], [], {}, -1
     for number, pair in enumerate(pairs):
         texts = []
         for side, line in enumerate(pair):
@@ -188,12 +189,18 @@ def _checked(pairs, name_of, skip_bad_records):
             if wrong:
                 if not skip_bad_records:
                     raise ValueError(
-                        f"{name_of(side, number)} {wrong}. Mend it, or pass skip_bad_records=True: "
-                        "such pairs are then left out and counted."
+                        f"{name_of(side, number)} {wrong}. Mend it, or leave such pairs out with "
+                        "the option skip_bad_records."
                     )
                 bad[name_of(side, number)] = wrong
             texts.append(text)
         if all(texts):
             sources.append(texts[0])
             targets.append(texts[1])
+    if not sources:
+        first = f", all bad; {' '.join(next(iter(bad.items())))}" if bad else ""
+        raise ValueError(
+            f"{where} must hold a pair of sentences that can be used. Received: {number + 1} "
+            f"pairs{first}."
+        )
     return sources, targets, bad

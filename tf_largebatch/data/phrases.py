@@ -15,7 +15,7 @@ import collections
 import random
 
 from tf_largebatch.data.source import Splits
-from tf_largebatch.data.vocabulary import build_vocabulary
+from tf_largebatch.data.vocabulary import build_vocabulary, load_vocabulary
 
 _NOUNS = {  # English plural, stem and class
     "dog": ("dogs", "kem", "o"), "cat": ("cats", "mir", "a"), "bird": ("birds", "tul", "o"),
@@ -50,19 +50,22 @@ MAX_WORDS = 8  # of English, without the full stop
 _TRAIN, _TEST = 16_000, 500
 
 
-def phrases(buckets=True):
+def phrases(buckets=True, vocabulary=None):
     """16,000 sentences to learn from and 500 others held out, the same for every run.
 
     They have 2 to 8 words, of 219 different ones, all in the vocabulary.
 
     Args:
         buckets: Whether batches are of like length; False for TPUs.
+        vocabulary: Path of a vocab.txt, one token a line; None: the words and characters of the
+            sentences. Pairs that are longer than ten pieces of it are left out of training.
 
     Returns:
         `Splits(train, test)` of `tf_largebatch.data.translation.TranslationSource`; the baseline of
         the test is `word_for_word`.
 
     Raises:
+        ValueError: If the vocabulary doesn't fit.
         ImportError: If tensorflow-text isn't installed.
 
     >>> splits = phrases()
@@ -76,11 +79,11 @@ def phrases(buckets=True):
     pairs = sentences(_TRAIN + _TEST)
     test, train = pairs[:_TEST], pairs[_TEST:]
     translate = word_for_word(train)
-    tokenizer = build_vocabulary(
-        (_text(words) for pair in train for words in pair[:2]),
-        size=1024,
-        name="phrases' vocabulary",
-    )
+    if vocabulary is None:
+        texts = (_text(words) for pair in train for words in pair[:2])
+        tokenizer = build_vocabulary(texts, size=1024, name="phrases' vocabulary")
+    else:
+        tokenizer = load_vocabulary(vocabulary)
 
     def source(pairs, **options):
         return TranslationSource(
@@ -93,10 +96,14 @@ def phrases(buckets=True):
             **options,
         )
 
+    to_learn_from = source(train)
+    to_learn_from.check_vocabulary()
     return Splits(
-        train=source(train),
+        train=to_learn_from,
         test=source(
             test,
+            part="held-out",
+            drop_longer=False,
             references=tuple(_text(translation) for _, translation, _ in test),
             baseline=tuple(_text(translate(english)) for english, _, _ in test),
         ),

@@ -62,7 +62,7 @@ def text_folder(
             paragraphs, each of which is then a document.
         skip_bad_records: Whether files that are empty or not UTF-8 are left out and counted.
         cache_dir: Local folder in which tokens and plans are kept, so that the next start takes
-            seconds; None: `data_dir`.
+            seconds; made if missing; None: `data_dir`.
         options: Those of `PretrainingOptions`.
 
     Returns:
@@ -176,7 +176,7 @@ def _splits(corpus, options, cache_dir=None):
             plan=planned(tokens, options.packing, options.sequence_length),
             tokenizer=tokenizer,
             options=options,
-            bad_records=corpus.bad_records,
+            bad_records=corpus.bad_records if tokens is parts[0] else {},  # each said once
             training_tokens=parts[0],
         )
         for tokens in parts
@@ -201,5 +201,12 @@ def _vocabulary_of(corpus, size, cache_dir):
     digest = hashlib.sha256("\n".join((str(size), *corpus.identity)).encode()).hexdigest()[:16]
     path = os.path.join(cache_dir, f"vocabulary-{digest}")
     if not os.path.exists(path):
+        try:
+            os.makedirs(cache_dir, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"The vocabulary is kept in a file, and {cache_dir} can't be written "
+                f"({error.strerror}): pass another folder as cache_dir."
+            ) from error
         save_vocabulary(_built(corpus, size), path)
     return load_vocabulary(path)

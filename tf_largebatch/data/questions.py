@@ -95,8 +95,9 @@ def questions(sequence_length=64, stride=32, max_query_length=24, vocabulary=Non
             sequence_length=sequence_length,
             stride=stride,
             max_query_length=max_query_length,
+            part=part,
         )
-        for split in ("train", "test")
+        for split, part in (("train", "training"), ("test", "held-out"))
     )
     return Splits(train=train, test=test)
 

@@ -21,7 +21,8 @@ Text of many lengths: a source may have `lengths`, one for each example, and `bu
 its batches are then of like length, and it has `read(examples, keys, length)`, which pads to the
 scalar `length`, so that the second dimension isn't static (`tf_largebatch.data.buckets`). And a
 source of text has `vocabulary`, a tuple of its tokens in the order of their numbers, which a run
-keeps beside its weights.
+keeps beside its weights. A source may have `notes`: a tuple of sentences without a full stop, about
+what loading did to the data that a reader of the results should know; empty if there is nothing.
 
 So one mechanism gives every source its order, its resume and its shards
 (`tf_largebatch.data.batches`). Here are the images that lie in memory, checked once where they
@@ -173,6 +174,27 @@ class ArraySource(LabelledImages):
 
             images = pad_crop_flip_cutout(images, keys)
         return images, labels, tf.ones_like(labels, tf.float32)
+
+
+def notes_of_longer(count, total, things, limit, became):
+    """The `notes` of a source some of whose texts were too long.
+
+    Args:
+        count, total: How many were, and of how many.
+        things: What they are, in the plural.
+        limit: What they are longer than.
+        became: What has become of them.
+
+    Returns:
+        A tuple of one str, or of none if `count` is 0.
+
+    >>> notes_of_longer(10, 50, "training pairs", "max_length=20", "left out")
+    ('10 of 50 training pairs are longer than max_length=20 and were left out',)
+    """
+    if not count:
+        return ()
+    are, were = ("is", "was") if count == 1 else ("are", "were")
+    return (f"{count} of {total} {things} {are} longer than {limit} and {were} {became}",)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

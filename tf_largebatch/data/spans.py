@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_largebatch.data.answers import VERSIONS, best_spans, evaluate, f1_score
 from tf_largebatch.data.paragraphs import BadRecords
+from tf_largebatch.data.source import notes_of_longer
 from tf_largebatch.data.vocabulary import CLS, PAD, SEP
 from tf_largebatch.data.windows import cut_windows, own_tokens, tokens_of
 from tf_largebatch.scaling import check_count
@@ -35,6 +36,7 @@ class SpanSource:
         sequence_length: Tokens in a window, with the question and the three special ones.
         stride: Tokens from the beginning of a window to that of the next.
         max_query_length: Tokens of the question; what goes beyond is cut off.
+        part: What `notes` call the part of the data, such as held-out.
         bad: The `BadRecords` of the file. Answers in which there is no token go there, too.
 
     Raises:
@@ -71,6 +73,7 @@ class SpanSource:
     sequence_length: int = 384
     stride: int = 128
     max_query_length: int = 64
+    part: str = "training"
     bad: BadRecords | None = dataclasses.field(default=None, repr=False)
 
     task = "spans"
@@ -178,6 +181,13 @@ class SpanSource:
     def questions(self):
         """The `Question`s that are asked, in the order of their windows."""
         return tuple(self._questions)
+
+    @property
+    def notes(self):
+        """How many questions were cut, if any were; as every source (`.source`)."""
+        things, limit = f"{self.part} questions", f"max_query_length={self.max_query_length}"
+        cut, asked = self._cut_queries, len(self._questions)
+        return notes_of_longer(cut, asked, things, limit, "cut there")
 
     @functools.cached_property
     def windows(self):

@@ -73,8 +73,9 @@ def squad(
             sequence_length=sequence_length,
             stride=stride,
             max_query_length=max_query_length,
+            part=part,
         )
-        for content, file in zip(contents, files, strict=True)
+        for part, content, file in zip(("training", "held-out"), contents, files, strict=True)
     )
     return Splits(train=train, test=test)
 

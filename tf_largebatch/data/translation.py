@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.buckets import boundaries_up_to
+from tf_largebatch.data.source import notes_of_longer
 from tf_largebatch.data.vocabulary import CLS, PAD, SEP
 from tf_largebatch.scaling import check_count
 
@@ -30,8 +31,9 @@ class TranslationSource:
         tokenizer: The `tf_largebatch.data.vocabulary.Vocabulary`, whose [PAD] is 0.
         max_length: Places in a sequence, with the [SEP] that ends it.
         buckets: Whether batches are of like length; False for TPUs, which need one static shape.
+        part: What `notes` call the part of the data, such as held-out.
         drop_longer: Whether pairs longer than that are left out and counted, `dropped_pairs`; if
-            not, they are cut there.
+            not, they are cut there and counted, `cut_pairs`.
         references: What translations are judged by, list of str; None: they aren't.
         baseline: Translations by a trivial method, list of str, judged as `chance_bleu`.
         bad_records: {record: what is wrong} of the pairs passed over.
@@ -45,6 +47,7 @@ class TranslationSource:
     sources: dataclasses.InitVar[list]
     targets: dataclasses.InitVar[list]
     tokenizer: object
+    part: str = "training"
     max_length: int = 150
     buckets: bool = True
     drop_longer: bool = True
@@ -71,10 +74,12 @@ class TranslationSource:
                 f"{PAD} in line {self.tokenizer.id_of(PAD) + 1}."
             )
         sides = [_Sentences.of(texts, self.tokenizer, max_length) for texts in (sources, targets)]
-        fits = np.ones(len(sources), bool)
+        fits = np.maximum(*(side.whole_lengths for side in sides)) <= max_length
+        longer = int(len(fits) - fits.sum())
         if self.drop_longer:
-            fits = np.maximum(*(side.whole_lengths for side in sides)) <= max_length
             sides = [side.only(fits) for side in sides]
+        else:
+            fits[:] = True
         if not fits.any():
             raise ValueError(
                 f"{self.name} must have a pair of sentences of at most max_length={max_length} "
@@ -82,7 +87,8 @@ class TranslationSource:
             )
         object.__setattr__(self, "_source", sides[0])
         object.__setattr__(self, "_target", sides[1])
-        object.__setattr__(self, "dropped_pairs", int(len(fits) - fits.sum()))
+        object.__setattr__(self, "dropped_pairs", longer if self.drop_longer else 0)
+        object.__setattr__(self, "cut_pairs", 0 if self.drop_longer else longer)
         for name in ("references", "baseline"):
             texts = getattr(self, name)
             if texts is not None:
@@ -92,6 +98,14 @@ class TranslationSource:
     def num_examples(self):
         """The number of pairs, one epoch's worth."""
         return len(self._source.offsets) - 1
+
+    @property
+    def notes(self):
+        """How many pairs were too long, if any were; as every source (`.source`)."""
+        became = "left out" if self.drop_longer else "cut there"
+        longer, pairs = self.dropped_pairs + self.cut_pairs, self.num_examples + self.dropped_pairs
+        limit = f"max_length={self.max_length}"
+        return notes_of_longer(longer, pairs, f"{self.part} pairs", limit, became)
 
     @property
     def vocabulary(self):

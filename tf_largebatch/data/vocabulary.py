@@ -6,11 +6,13 @@ brackets can come from a text, whose brackets are words of their own.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
 import os
 import re
+import unicodedata
 
 import numpy as np
 
@@ -21,8 +23,8 @@ PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SE
 
 CONTINUATION = "##"
 MAX_UNKNOWN_SHARE = 0.1
+MAX_BYTES_PER_WORD = 200  # a longer one is unknown; BERT's limit, in characters there
 
-_MAX_BYTES_PER_WORD = 200  # a longer one is unknown; BERT's limit, in characters there
 _MAX_WORDS_KEPT = 2**20  # in a vocabulary's memory, so that each is looked up once
 _BRACKETED = re.compile(r"\[[^\[\]]+\]")
 
@@ -36,11 +38,11 @@ class Vocabulary:
             anywhere.
         name: What messages call it.
         lower_case: Whether texts are put in lower case and lose their accents; None: unless a token
-            has a capital letter.
+            has a capital letter or an accent.
 
     Raises:
-        ValueError: If there is no token, one is empty, has white space in it or comes twice, or a
-            special one is missing.
+        ValueError: If there is no token, one is empty, has white space in it, is longer than 200
+            bytes or comes twice, or a special one is missing.
 
     >>> vocabulary = Vocabulary([*SPECIAL_TOKENS, "walk", "##ing", "caf", "##e", "!"])
     >>> [ids.tolist() for ids in vocabulary.tokenize(["Walking!", "café, walk"])]
@@ -63,6 +65,13 @@ class Vocabulary:
                     f"{token!r} in line {place + 1}. Ids are line numbers, so write one token a "
                     "line and leave none out."
                 )
+            size = len(token.removeprefix(CONTINUATION).encode())
+            if size > MAX_BYTES_PER_WORD:
+                raise ValueError(
+                    f"Each token of {self.name} must have at most {MAX_BYTES_PER_WORD} bytes: "
+                    f"longer words are {UNKNOWN}. Received: {size} bytes in line {place + 1}, "
+                    f"{token[:20]!r} and so on. Put another token there, such as [unused{place}]."
+                )
             if token in places:
                 raise ValueError(
                     f"Each token of {self.name} must come once. Received: {token!r} in lines "
@@ -78,7 +87,7 @@ class Vocabulary:
             )
         if self.lower_case is None:
             texts = (token for token in tokens if not _BRACKETED.fullmatch(token))
-            object.__setattr__(self, "lower_case", not any(t != t.lower() for t in texts))
+            object.__setattr__(self, "lower_case", not any(map(_is_cased, texts)))
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "_places", places)
         object.__setattr__(self, "_pieces", {})
@@ -205,7 +214,7 @@ class Vocabulary:
                 list(self.tokens),
                 suffix_indicator=CONTINUATION,
                 unknown_token=UNKNOWN,
-                max_bytes_per_word=_MAX_BYTES_PER_WORD,
+                max_bytes_per_word=MAX_BYTES_PER_WORD,
                 token_out_type=tf.int32,
                 no_pretokenization=True,
             )
@@ -233,12 +242,14 @@ def build_vocabulary(texts, size=2048, *, lower_case=True, name="the vocabulary"
     It depends on nothing but the texts: first the special tokens, then the characters, as the
     beginning of a word and with "##" where one continues a word, then words, by how often they
     occur and then by themselves, until there are `size`. At most half of the tokens are characters,
-    the most frequent ones. A corpus of few words makes a smaller vocabulary.
+    the most frequent ones. A corpus of few words makes a smaller vocabulary. Words of more than 200
+    bytes are left out: they are [UNK] in any case.
 
     Args:
         texts: Any number of str.
         size: Tokens at most; at least 64.
-        lower_case: Whether texts are put in lower case and lose their accents.
+        lower_case: Whether texts are put in lower case and lose their accents. If not, it is as
+            when the tokens are loaded from a file: done unless one has a capital or an accent.
         name: What messages call it.
 
     Returns:
@@ -254,6 +265,8 @@ def build_vocabulary(texts, size=2048, *, lower_case=True, name="the vocabulary"
     words = collections.Counter()
     for text in texts:
         words.update(split_words(text, lower_case))
+    for word in [word for word in words if len(word.encode()) > MAX_BYTES_PER_WORD]:
+        del words[word]
     if not words:
         raise ValueError(f"{name} can't be made of texts without a word. Check where they lie.")
     characters = collections.Counter()
@@ -266,7 +279,7 @@ def build_vocabulary(texts, size=2048, *, lower_case=True, name="the vocabulary"
     known = set(tokens)
     frequent = (word for word in _by_frequency(words) if word not in known)
     tokens += itertools.islice(frequent, size - len(tokens))
-    return Vocabulary(tokens, name, lower_case)
+    return Vocabulary(tokens, name, lower_case or None)
 
 
 def load_vocabulary(path, lower_case=None):
@@ -317,19 +330,36 @@ def save_vocabulary(vocabulary, path):
         path: The file, on any file system that TensorFlow knows.
 
     Raises:
-        tf.errors.OpError: If it can't be written.
+        OSError: If it can't be written; the message names its folder.
     """
     import tensorflow as tf
 
     path = os.fspath(path)
     unfinished = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
-    with tf.io.gfile.GFile(unfinished, "wb") as file:
-        file.write("".join(f"{token}\n" for token in vocabulary.tokens).encode())
-    tf.io.gfile.rename(unfinished, path, overwrite=True)
+    try:
+        with tf.io.gfile.GFile(unfinished, "wb") as file:
+            file.write("".join(f"{token}\n" for token in vocabulary.tokens).encode())
+        tf.io.gfile.rename(unfinished, path, overwrite=True)
+    except tf.errors.OpError as error:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(unfinished)
+        raise OSError(
+            f"The vocabulary can't be written to {os.path.dirname(path) or '.'} "
+            f"({error.message.splitlines()[0]}): name another folder."
+        ) from None
 
 
 def _by_frequency(counts):
     return sorted(counts, key=lambda token: (-counts[token], token))
+
+
+def _is_cased(token):
+    """Whether it has a capital or a letter with an accent, which no text in lower case has."""
+    return token != token.lower() or any(
+        unicodedata.category(mark) == "Mn"
+        for character in token
+        for mark in unicodedata.normalize("NFD", character)[1:]
+    )
 
 
 def _continues(token):

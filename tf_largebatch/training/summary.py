@@ -31,7 +31,7 @@ def describe(recipe, run, stages, model):
     )
     for source in (first.train, first.test):
         for note in getattr(source, "notes", ()):
-            print(note)
+            print(f"{note}.")
     if len(stages) == 1:
         return
     for number, stage in enumerate(stages):
