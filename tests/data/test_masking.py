@@ -83,7 +83,7 @@ def expected_row(ids, key, vocabulary, max_predictions, whole_word):
     state = hash_of(int(np.int32(key).view(np.uint64)[0]))
     drawn = split_mix(state, len(ids))
     maskable = [p for p, i in enumerate(ids.tolist()) if i not in (PAD, CLS, SEP)]
-    n = int(np.floor(15 * len(maskable) / 100 + 0.5))
+    n = int(np.floor(15 * sum(i != PAD for i in ids.tolist()) / 100 + 0.5))
     n = min(max(n, 1), max_predictions, len(maskable))
     if whole_word:
         words = words_in(ids, vocabulary)
@@ -136,7 +136,8 @@ def test_whole_words_are_masked_or_not_at_all_and_no_room_is_left():
         chosen = set(positions[weights > 0].tolist())
         words = words_in(row, vocabulary)
         total = sum(map(len, words))
-        room = min(max(int(0.15 * total + 0.5), 1), 8, total) - len(chosen)
+        wanted = (15 * int((row != PAD).sum()) + 50) // 100
+        room = min(max(wanted, 1), 8, total) - len(chosen)
         for word in words:
             assert len(chosen & {*word}) in (0, len(word))
             assert chosen & {*word} or len(word) > room

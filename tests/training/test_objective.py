@@ -111,6 +111,23 @@ def test_several_losses(layout, kind):
     assert loss == pytest.approx(value + 0.25 * other, rel=1e-5)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 4, 8])
+def test_the_evaluated_loss_is_that_of_all_examples_however_they_are_batched(replicas, batch_size):
+    x, y, w = data()
+    other = np.arange(1, 9, dtype="float32")
+    with strategy_of(replicas).scope():
+        model = linear(["a", "b"], ["mse", "mse"], loss_weights=[1.0, 0.5])
+    trainer = Trainer(model, x, [y, y], global_batch_size=8)
+    batches = tf.data.Dataset.from_tensor_slices((x, (y, y), (w, other))).batch(batch_size)
+    expected = 0
+    for factor, kernel, weights in zip((1, 0.5), model.get_weights(), (w, other), strict=True):
+        weights = np.broadcast_to(weights.reshape(8, -1), (8, 5))
+        expected += factor * gradient(x, y, kernel, weights)[1]
+    for _ in range(2):  # nothing is left over from the first time
+        assert trainer.evaluate(batches)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_dict_of_outputs_has_its_own_keys():
     """As in Keras: not the names of the layers."""
     x, y, _ = data()

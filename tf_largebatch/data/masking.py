@@ -56,9 +56,9 @@ def masked(token_ids, keys, *, vocabulary, max_predictions, whole_word=False):
             from there.
 
     Returns:
-        `Masked`. Of n tokens other than [CLS], [SEP] and [PAD], as many are guessed as the nearest
-        whole number to .15 n, halves up, at least 1, at most `max_predictions`; with whole words,
-        that or fewer.
+        `Masked`. Of n tokens as many are guessed as the nearest whole number to .15 n, halves up,
+        at least 1, at most `max_predictions`; with whole words, that or fewer. As in BERT's script,
+        n counts [CLS] and [SEP], which are never guessed themselves, but not [PAD].
 
     >>> from tf_largebatch.data.vocabulary import Vocabulary
     >>> vocabulary = Vocabulary([PAD, "[UNK]", CLS, SEP, MASK, *"abcdefgh"])
@@ -73,7 +73,8 @@ def masked(token_ids, keys, *, vocabulary, max_predictions, whole_word=False):
     fixed = [vocabulary.id_of(token) for token in (CLS, SEP, PAD)]
     maskable = tf.reduce_all([token_ids != i for i in fixed], 0)  # (batch, length)
     count = tf.reduce_sum(tf.cast(maskable, tf.int32), 1)
-    wanted = tf.minimum(tf.maximum((PERCENT * count + 50) // 100, 1), max_predictions)
+    n = tf.reduce_sum(tf.cast(token_ids != vocabulary.id_of(PAD), tf.int32), 1)
+    wanted = tf.minimum(tf.maximum((PERCENT * n + 50) // 100, 1), max_predictions)
     wanted = tf.minimum(wanted, count)  # (batch,)
     drawn = _drawn(keys, _TOKENS, length)  # (batch, length)
     if whole_word:

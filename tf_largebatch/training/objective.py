@@ -100,6 +100,12 @@ class Objective:
             found.append(Losses(values, None if w is None else _broadcast(w, values), factor))
         return found
 
+    @property
+    def factors(self):
+        """The part of each output that has a loss in the whole."""
+        pairs = zip(self._losses, self._factors, strict=True)
+        return [factor for loss, factor in pairs if loss is not None]
+
     def weights_given(self, weights):
         """The weights of each output that has a loss, as given: tensors or None."""
         several = isinstance(weights, dict | list | tuple)

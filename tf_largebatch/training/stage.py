@@ -91,22 +91,22 @@ class Stage:
 
     def evaluate(self):
         """Loss and metrics on the held-out data, in batches as training holds in memory."""
-        return self.trainer.evaluate(
+        logs = self.trainer.evaluate(
             lambda pipeline, pipelines: evaluation_batches(
                 self.splits.test, batch_size=self._evaluation_batch_size(),
                 pipeline=pipeline, num_pipelines=pipelines,
             )
         )  # fmt: skip
+        return tasks.with_common_figures(self.splits.test.task, logs)
 
     def judge(self, translator):
-        """What `evaluate` finds, with the perplexity, and what only the whole answer shows.
+        """What `evaluate` finds, and what only the whole answer shows.
 
         Args:
             translator: as `tasks.judge` takes it.
         """
         test = self.splits.test
-        logs = tasks.with_perplexity(test.task, self.evaluate())
-        return logs | tasks.judge(
+        return self.evaluate() | tasks.judge(
             self.trainer.model,
             test,
             batch_size=self._evaluation_batch_size(),

@@ -6,6 +6,7 @@ however it is cut into replicas and micro-batches; with several outputs, of the 
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 from tf_largebatch.layers import GroupBatchNormalization
@@ -30,6 +31,8 @@ class Step:
         self.model, self.plan = model, plan
         self.objective = Objective(model)
         self.loss_metric = next(m for m in model.metrics if m.name == "loss")
+        # Of several losses each has a mean of its own, by its own weights, over all batches.
+        self.means = [keras.metrics.Mean() for _ in self.objective.factors]
         self.variables = list(model.trainable_variables)
         inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if inner.gradient_accumulation_steps:
@@ -85,15 +88,20 @@ class Step:
     def evaluate(self, inputs, labels, mask):
         """Updates the metrics, the loss among them, with one batch; a mask of 0 counts nothing."""
         outputs = self.model(inputs, training=False)
-        # The mean over batches of several losses' weighted sum, weighed as the first of them is.
-        total, first = 0.0, None
-        for values, weights, factor in self.objective.losses(labels, outputs, mask):
-            weights = tf.ones_like(values) if weights is None else weights
-            first = weights if first is None else first
-            mean = tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
-            total += factor * mean
-        self.loss_metric.update_state(total, sample_weight=tf.reduce_sum(first))
+        found = self.objective.losses(labels, outputs, mask)
+        for metric, (values, weights, _) in zip(self.means, found, strict=True):
+            metric.update_state(values, sample_weight=weights)
         self.model.compute_metrics(inputs, labels, outputs, sample_weight=mask)
+
+    def evaluated_loss(self):
+        """The loss over all batches since `reset_evaluation`, a float."""
+        parts = zip(self.means, self.objective.factors, strict=True)
+        return float(sum(factor * float(metric.result()) for metric, factor in parts))
+
+    def reset_evaluation(self):
+        """Forgets the losses of the batches before."""
+        for metric in self.means:
+            metric.reset_state()
 
     def _total_weights(self, weights):
         """The sum of the weights over the global batch for each loss, or None where all are 1."""

@@ -24,7 +24,7 @@ _AUXILIARY = "auxiliary_"
 TASKS = {
     "classification": Task(None, "accuracy"),
     "masked_lm": Task(("masked_lm", "next_sentence"), "masked_lm_accuracy"),
-    "spans": Task(("start", "end"), "start_accuracy"),
+    "spans": Task(("start", "end"), "accuracy"),
     "language_model": Task(None, "accuracy"),
     "translation": Task(None, "accuracy"),
 }
@@ -136,12 +136,19 @@ def _metrics(prefix=""):
     ]
 
 
-def with_perplexity(task, logs):
-    """Logs of an evaluation, and for a task on words the perplexity, exp of the cross-entropy.
+def with_common_figures(task, logs):
+    """Logs of an evaluation, and what its task's papers state besides.
 
-    >>> with_perplexity("language_model", {"cross_entropy": 0.0})["perplexity"]
+    For a task on words the perplexity, exp of the cross-entropy; for spans the accuracy, the mean
+    of that of starts and ends.
+
+    >>> with_common_figures("language_model", {"cross_entropy": 0.0})["perplexity"]
     1.0
+    >>> with_common_figures("spans", {"start_accuracy": 0.25, "end_accuracy": 0.75})["accuracy"]
+    0.5
     """
+    if task == "spans":
+        return {**logs, "accuracy": (logs["start_accuracy"] + logs["end_accuracy"]) / 2}
     key = {"masked_lm": "masked_lm_cross_entropy"}.get(task, "cross_entropy")
     if task not in ("masked_lm", "language_model", "translation") or key not in logs:
         return dict(logs)

@@ -60,7 +60,7 @@ class Trainer:
         self.stop_signal, self._signal_here = None, None
         with strategy.scope():
             build_metrics(model, inputs, labels)
-        step = Step(model, self.plan, jit=jit)
+            step = self._step = Step(model, self.plan, jit=jit)
         self.workers = Workers(strategy)
 
         @tf.function(reduce_retracing=True)
@@ -121,9 +121,11 @@ class Trainer:
         if not callable(batches):
             batches = batches.map(lambda *batch: _filled(batch, replicas))
         self.model.reset_metrics()
+        self._step.reset_evaluation()
         for batch in self.distribute(batches):
             self.run_evaluation(batch)
         logs = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        logs["loss"] = self._step.evaluated_loss()
         self.model.reset_metrics()
         if not math.isfinite(logs["loss"]):
             raise Diverged(f"The loss of the evaluation is {logs['loss']}.")
