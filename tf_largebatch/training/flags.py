@@ -92,10 +92,14 @@ def recipe_of_run():
 def _tuple(field, texts):
     """The entries of a list flag, as the field has them."""
     kind = re.search(r"tuple\[(\w+)", str(field.type)).group(1)
-    try:
-        return tuple({"int": int, "float": float, "str": str}[kind](text) for text in texts)
-    except ValueError:
-        what = "whole numbers" if kind == "int" else "numbers"
-        raise ValueError(
-            f"--{field.name} must be {what} separated by commas. Received: {','.join(texts)!r}."
-        ) from None
+    convert = {"int": int, "float": float, "str": str}[kind]
+    found = []
+    for text in texts:
+        try:
+            found.append(convert(text))
+        except ValueError:
+            what = "whole numbers" if kind == "int" else "numbers"
+            raise ValueError(
+                f"--{field.name} must be {what} separated by commas. Received: {text!r}."
+            ) from None
+    return tuple(found)
