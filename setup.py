@@ -43,10 +43,12 @@ EXTRAS = {
     ],
     "kernels": ["scikit-learn>=1.6"],
     "async": ["numba>=0.61"],
+    "plots": ["matplotlib>=3.10"],
 }
 EXTRAS["dev"] = [
     *EXTRAS["nlp"],
     *EXTRAS["kernels"],
+    *EXTRAS["plots"],
     "jax",
     "optax",
     "pyright[nodejs]",  # with Node.js as a wheel: otherwise pyright downloads it when first run

@@ -71,7 +71,7 @@ def bare_decoding(source, batch_size, updates, *, resized=False, **options):
 
     `resized`: and brings the central square to the source's size before.
     """
-    paths = tf.constant(source.records.paths)
+    paths = tf.constant(source.records.items)
 
     def decoded(number):
         file = tf.io.read_file(paths[number % len(paths)])

@@ -29,6 +29,7 @@ FLOORS = {
     "data": 1,
     "kernels": 1,
     "costs": 1,
+    "plots": 1,
     "training": 2,
     "diagnostics": 2,
     "": 2.5,
@@ -57,10 +58,13 @@ OUTSIDE = {
     f"{PACKAGE}/scaling": set(),
     f"{PACKAGE}/recipes": set(),
     f"{PACKAGE}/schedules": {"keras"},
+    f"{PACKAGE}/costs": set(),
+    f"{PACKAGE}/plots": {"matplotlib"},
     "models": {"keras", "keras_hub", "numpy"},
 }
 ONLY_INSIDE_FUNCTIONS = {
     "keras_hub",
+    "matplotlib",
     "numba",
     "optax",
     "sacrebleu",

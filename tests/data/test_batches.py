@@ -27,6 +27,24 @@ class Keys:
         return keys, tf.cast(examples, tf.int32), tf.ones_like(examples, tf.float32)
 
 
+def test_a_later_phase_goes_on_where_the_epochs_before_it_ended():
+    from tf_largebatch.data.batches import training_batches
+
+    source = numbered(7)
+    sizes = {"global_batch_size": 7, "seed": 3}
+    whole = training_batches(source, **sizes, total_updates=5)
+    later = training_batches(source, **sizes, total_updates=3, start_epoch=2)
+    labels = [labels.tolist() for _, labels in whole.as_numpy_iterator()]
+    assert [labels.tolist() for _, labels in later.as_numpy_iterator()] == labels[2:]
+    source = Keys(7)
+    keys = [
+        keys.tolist()
+        for keys, _ in training_batches(source, **sizes, total_updates=5).as_numpy_iterator()
+    ]
+    found = training_batches(source, **sizes, total_updates=3, start_epoch=2)
+    assert [keys.tolist() for keys, _ in found.as_numpy_iterator()] == keys[2:]
+
+
 def numbered(n):
     """A source whose labels are the record numbers, and whose images carry them too."""
     images = np.arange(n, dtype="float32")[:, np.newaxis, np.newaxis] + [[0.25, 0.5]]

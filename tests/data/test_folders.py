@@ -27,7 +27,7 @@ def test_classes_are_the_subfolders_and_the_order_is_theirs(folder):
     train = splits.train
     assert (train.num_examples, train.num_classes, train.input_shape) == (6, 3, (16, 16, 3))
     assert train.name == str(folder / "train") and train.augmentation == "heavy"
-    names = [path.removeprefix(str(folder)) for path in train.records.paths]
+    names = [path.removeprefix(str(folder)) for path in train.records.items]
     assert names == [
         "/train/ant/000.JPEG",
         "/train/cat/001.JPEG", "/train/cat/002.JPEG", "/train/cat/003.JPEG",

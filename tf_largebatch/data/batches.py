@@ -42,6 +42,7 @@ def training_batches(
     pipeline=0,
     num_pipelines=1,
     shuffle="global",
+    start_epoch=0,
     prefetch=tf.data.AUTOTUNE,
 ):
     """The batches of the updates from `first_update` to `total_updates` - 1.
@@ -59,6 +60,8 @@ def training_batches(
             next to the other, and shuffles those, so that a cache or a local disk need hold no
             more; another number of pipelines is another order. Either way each pipeline sees each
             of its examples once an epoch. Length buckets need `"global"`.
+        start_epoch: The number of update 0's epoch: above 0 for a later phase of a run, so that it
+            doesn't repeat the order and the keys of the phase before.
         prefetch: Batches to hold ready; `tf.data.AUTOTUNE` finds out, and 0 makes each batch only
             when it is asked for.
 
@@ -96,6 +99,7 @@ def training_batches(
             f"{first_update}. The checkpoint is of a longer run: raise total_updates."
         )
 
+    start_epoch = check_count("start_epoch", start_epoch, at_least=0)
     prefetch = check_count("prefetch", prefetch, at_least=tf.data.AUTOTUNE)
     if shuffle not in SHUFFLES:
         raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}. Received: {shuffle!r}.")
@@ -115,8 +119,9 @@ def training_batches(
     first_epoch = first_update * stride // n
     # The last window of buckets may reach into one epoch more.
     epochs = range(first_epoch, -(-total_updates * stride // n) + has_buckets)
-    order_keys = tf.constant(_epoch_words(seed, epochs, own)[:, :3])  # (epochs, 3)
-    augmentation_keys = tf.constant(_epoch_words(seed, epochs)[:, 3:])
+    numbers = [start_epoch + epoch for epoch in epochs]
+    order_keys = tf.constant(_epoch_words(seed, numbers, own)[:, :3])  # (epochs, 3)
+    augmentation_keys = tf.constant(_epoch_words(seed, numbers)[:, 3:])
 
     def example_at(places):
         keys = tf.gather(order_keys, places // n - first_epoch)

@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data import english
-from tf_largebatch.data.source import Splits
+from tf_largebatch.data.source import Splits, Text
 from tf_largebatch.data.tokenized import tokenized
 from tf_largebatch.data.vocabulary import PAD, Vocabulary, build_vocabulary, load_vocabulary
 from tf_largebatch.scaling import check_count
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class TokenStream:
+class TokenStream(Text):
     """A stream of tokens in memory, of which any window can be read at any time.
 
     What `read` gives: inputs and labels (batch, sequence_length) int32, and weights of that shape,
@@ -57,7 +57,6 @@ class TokenStream:
     bad_records: dict = dataclasses.field(default_factory=dict, repr=False)
 
     task = "language_model"
-    parallel_batches = -1  # tf.data.AUTOTUNE
 
     def __post_init__(self):
         check_count("sequence_length", self.sequence_length)
@@ -81,16 +80,6 @@ class TokenStream:
     def num_examples(self):
         """The number of windows, one epoch's worth."""
         return -(-(len(self.ids) - 1) // self.sequence_length)
-
-    @property
-    def vocabulary(self):
-        """All tokens, a tuple of str in the order of their ids."""
-        return self.tokenizer.tokens
-
-    @property
-    def model_arguments(self):
-        """What a network must know: the number of tokens."""
-        return {"vocabulary_size": self.tokenizer.size}
 
     @functools.cached_property
     def unigram_accuracy(self):

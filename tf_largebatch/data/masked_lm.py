@@ -15,6 +15,7 @@ from tf_largebatch.data.batches import evaluation_batches
 from tf_largebatch.data.masking import PERCENT, fixed_keys, masked
 from tf_largebatch.data.pairs import MIN_SEQUENCE_LENGTH, PACKINGS, Plan
 from tf_largebatch.data.records import constant
+from tf_largebatch.data.source import Text
 from tf_largebatch.data.tokenized import Tokens
 from tf_largebatch.data.vocabulary import CLS, PAD, SEP, Vocabulary
 from tf_largebatch.scaling import check_count
@@ -80,7 +81,7 @@ class PretrainingOptions:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PretrainingSource:
+class PretrainingSource(Text):
     """Masked examples of a corpus.
 
     `read` gives inputs {"token_ids", "segment_ids", "padding_mask"} (batch, sequence_length) int32
@@ -108,7 +109,6 @@ class PretrainingSource:
     training_tokens: Tokens | None = dataclasses.field(default=None, repr=False)
 
     task = "masked_lm"
-    parallel_batches = -1  # tf.data.AUTOTUNE
 
     @property
     def num_examples(self):
@@ -116,17 +116,9 @@ class PretrainingSource:
         return len(self.plan.is_random)
 
     @property
-    def vocabulary(self):
-        """All tokens, in the order of their ids."""
-        return self.tokenizer.tokens
-
-    @property
     def model_arguments(self):
-        """What a network must know to be built."""
-        return {
-            "vocabulary_size": self.tokenizer.size,
-            "next_sentence": self.options.next_sentence,
-        }
+        """The number of tokens, and whether the next sentence is to be told."""
+        return {**super().model_arguments, "next_sentence": self.options.next_sentence}
 
     @functools.cached_property
     def unigram_accuracy(self):

@@ -24,15 +24,15 @@ class MemoryRecords:
     """JPEGs in memory.
 
     Attributes:
-        jpegs: Their bytes.
-        labels: (len(jpegs),) integers.
+        items: Their bytes.
+        labels: (len(items),) integers.
     """
 
-    jpegs: list = dataclasses.field(repr=False)
+    items: list = dataclasses.field(repr=False)
     labels: np.ndarray = dataclasses.field(repr=False)
 
     def __len__(self):
-        return len(self.jpegs)
+        return len(self.items)
 
     def name_of(self, example):
         """What messages call the record."""
@@ -40,7 +40,7 @@ class MemoryRecords:
 
     @functools.cached_property
     def _tables(self):
-        return constant(self.jpegs), constant(np.int32(self.labels))
+        return constant(self.items), constant(np.int32(self.labels))
 
     def raw(self, example):
         """() string."""
@@ -51,33 +51,13 @@ class MemoryRecords:
         return raw, self._tables[1][example]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FileRecords:
-    """JPEGs in files of their own.
-
-    Attributes:
-        paths: The files.
-        labels: (len(paths),) integers.
-    """
-
-    paths: list = dataclasses.field(repr=False)
-    labels: np.ndarray = dataclasses.field(repr=False)
-
-    def __len__(self):
-        return len(self.paths)
+class FileRecords(MemoryRecords):
+    """JPEGs in files of their own, of which the paths lie in memory: `items`."""
 
     def name_of(self, example):
         """What messages call the record."""
-        return self.paths[example]
-
-    @functools.cached_property
-    def _tables(self):
-        return constant(self.paths), constant(np.int32(self.labels))
+        return self.items[example]
 
     def raw(self, example):
         """() string."""
-        return tf.io.read_file(self._tables[0][example])
-
-    def parse(self, raw, example):
-        """The JPEG and its label, () string and () int32."""
-        return raw, self._tables[1][example]
+        return tf.io.read_file(super().raw(example))

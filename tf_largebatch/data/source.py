@@ -50,6 +50,22 @@ class LabelledImages:
         return {"input_shape": tuple(self.input_shape), "num_classes": self.num_classes}
 
 
+class Text:
+    """What all sources of text share; they have a `tokenizer`, a `Vocabulary`."""
+
+    parallel_batches = -1  # tf.data.AUTOTUNE
+
+    @property
+    def vocabulary(self):
+        """All tokens, a tuple of str in the order of their ids."""
+        return self.tokenizer.tokens
+
+    @property
+    def model_arguments(self):
+        """The number of tokens."""
+        return {"vocabulary_size": self.tokenizer.size}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource(LabelledImages):
     """Labelled images in memory, of which any can be read at any time.

@@ -13,14 +13,14 @@ import numpy as np
 
 from tf_largebatch.data.answers import VERSIONS, best_spans, evaluate, f1_score
 from tf_largebatch.data.paragraphs import BadRecords
-from tf_largebatch.data.source import notes_of_longer
+from tf_largebatch.data.source import Text, notes_of_longer
 from tf_largebatch.data.vocabulary import CLS, PAD, SEP
 from tf_largebatch.data.windows import cut_windows, own_tokens, tokens_of
 from tf_largebatch.scaling import check_count
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class SpanSource:
+class SpanSource(Text):
     """Windows of which any can be read at any time; nothing in them is random.
 
     Inputs: "token_ids", "segment_ids" (0 for the question, 1 for the window) and "padding_mask" (1
@@ -77,7 +77,6 @@ class SpanSource:
     bad: BadRecords | None = dataclasses.field(default=None, repr=False)
 
     task = "spans"
-    parallel_batches = -1  # tf.data.AUTOTUNE
 
     def __post_init__(self):
         if self.version not in VERSIONS:
@@ -161,16 +160,6 @@ class SpanSource:
     def num_examples(self):
         """The number of windows, one epoch's worth."""
         return len(self._windows)
-
-    @property
-    def model_arguments(self):
-        """What a network must know: the number of tokens."""
-        return {"vocabulary_size": self.tokenizer.size}
-
-    @property
-    def vocabulary(self):
-        """The tokens, a tuple of str; their places are the ids."""
-        return self.tokenizer.tokens
 
     @property
     def bad_records(self):

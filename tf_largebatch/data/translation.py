@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.buckets import boundaries_up_to
-from tf_largebatch.data.source import notes_of_longer
+from tf_largebatch.data.source import Text, notes_of_longer
 from tf_largebatch.data.vocabulary import CLS, PAD, SEP
 from tf_largebatch.scaling import check_count
 
@@ -17,7 +17,7 @@ _LINES_AT_ONCE = 100_000  # tokenized together, so that the lists of pieces stay
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class TranslationSource:
+class TranslationSource(Text):
     """Pairs of sentences in memory, as pieces of one vocabulary that both languages share.
 
     What `read` gives: inputs {"source_ids": (batch, length), "target_ids": (batch, length)}, labels
@@ -56,7 +56,6 @@ class TranslationSource:
     bad_records: dict = dataclasses.field(default_factory=dict, repr=False)
 
     task = "translation"
-    parallel_batches = -1  # tf.data.AUTOTUNE
 
     def __post_init__(self, sources, targets):
         max_length = check_count("max_length", self.max_length, at_least=2)
@@ -106,16 +105,6 @@ class TranslationSource:
         longer, pairs = self.dropped_pairs + self.cut_pairs, self.num_examples + self.dropped_pairs
         limit = f"max_length={self.max_length}"
         return notes_of_longer(longer, pairs, f"{self.part} pairs", limit, became)
-
-    @property
-    def vocabulary(self):
-        """All tokens, a tuple of str in the order of their ids."""
-        return self.tokenizer.tokens
-
-    @property
-    def model_arguments(self):
-        """What a network must know: the number of tokens, shared by both languages."""
-        return {"vocabulary_size": self.tokenizer.size}
 
     @functools.cached_property
     def lengths(self):

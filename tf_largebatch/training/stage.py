@@ -124,6 +124,7 @@ class Stage:
             pipeline=pipeline,
             num_pipelines=num_pipelines,
             shuffle=self.recipe.shuffle,
+            start_epoch=self.start_epoch,
         )
 
     def _evaluation_batch_size(self):
