@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 # What runs on any backend of Keras: the tests, and the doctests of the floors that use keras.ops only.
-ANY_BACKEND := tests $(wildcard $(addprefix tf_largebatch/,rules.py scaling.py recipes schedules.py))
+ANY_BACKEND := tests $(wildcard $(addprefix tf_largebatch/,rules.py scaling.py recipes schedules costs plots.py study))
 
 # Fails, and says why, where $(PYTHON) can't make the environments.
 CHECK_PYTHON := version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
@@ -28,8 +28,8 @@ CHECK_PYTHON := version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0
 # Cloud TPU's last line of TensorFlow, in an environment of its own, and the tests that run there.
 TPU_LINE := .venv-tpu-line
 TPU_LINE_PY := $(TPU_LINE)/bin/python
-ON_TPU_LINE := $(addprefix tests/,data optimizers training test_layers.py test_losses.py \
-	test_schedules.py test_train.py)
+ON_TPU_LINE := $(addprefix tests/,data diagnostics optimizers schedules train training \
+	test_layers.py test_losses.py)
 
 # True where .venv has a Python that starts and is new enough, and nothing is plainly missing from it.
 VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os, sys; \

@@ -12,7 +12,6 @@ mistake in flags or files, 3 diverged, 130 stopped by SIGINT (saved). 143, or wh
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -28,11 +27,12 @@ from absl import app, flags, logging
 
 import models
 from models import decoding
-from tf_largebatch import data, recipes
+from tf_largebatch import data, diagnostics, recipes
 from tf_largebatch.training import checkpoint, from_recipe, run_folder, summary, tasks
-from tf_largebatch.training.callbacks import CSVLogger, KeepBest, Profile, save_model
+from tf_largebatch.training.callbacks import save_model
 from tf_largebatch.training.flags import define_recipe_flags, recipe_from_flags, recipe_of_run
 from tf_largebatch.training.geometry import plan_batch
+from tf_largebatch.training.run_callbacks import make_callbacks, profiled_updates
 from tf_largebatch.training.stage import Stage
 from tf_largebatch.training.strategy import make_strategy
 from tf_largebatch.training.trainer import Diverged
@@ -45,6 +45,18 @@ from tf_largebatch.training.workers import (
 )
 
 DEFAULT_RECIPE = "lenet_digits"
+
+# What --diagnostics can name, and how its callback is made: `make_callbacks` says from what.
+DIAGNOSTICS = {
+    "norms": lambda stage, every, **files: diagnostics.LayerNorms(every=every, **files),
+    "noise_scale": lambda stage, every, **files: diagnostics.NoiseScale(every),
+    # Its rows are of the state after an update, those of the others of the update itself.
+    "lipschitz": lambda stage, every, folder, **files: diagnostics.LocalLipschitz(
+        *stage.probe_batch(), every=every,
+        path=os.path.join(os.path.dirname(folder), "local_lipschitz.csv"),
+        method="difference" if stage.recipe.precision == "float32" else "exact",
+    ),
+}  # fmt: skip
 
 logging.set_verbosity(logging.WARNING)
 FLAGS = flags.FLAGS
@@ -63,7 +75,7 @@ def check(recipe):
         for kind, name, here in (
             ("the data", recipe.data, data.SOURCES), ("the model", recipe.model, models.MODELS),
         )
-        if name not in here
+        if name not in here and not (kind == "the model" and models.is_users(name))
     ]  # fmt: skip
     defaults = recipes.load(recipe.recipe).rows[0].recipe
     if absent and (recipe.data, recipe.model) == (defaults.data, defaults.model):
@@ -85,6 +97,10 @@ def check(recipe):
         )
     if recipe.eval_only and recipe.max_updates is not None:
         raise ValueError("--max_updates says nothing with --eval_only. Leave one of them out.")
+    if unknown := [name for name in recipe.diagnostics if name not in DIAGNOSTICS]:
+        raise ValueError(
+            f"diagnostics must be of {', '.join(DIAGNOSTICS)}. Received: {', '.join(unknown)}."
+        )
     if recipe.target_metric is not None and recipe.target_metric > 1:
         raise ValueError(
             "target_metric must be an accuracy, at most 1. Received: target_metric="
@@ -139,7 +155,9 @@ def prepare(recipe, strategy):
     """Data, model, optimizer and their length in updates, all checked; nothing is written."""
     replicas = strategy.num_replicas_in_sync
     for size in recipe.phase_batch_sizes or (recipe.global_batch_size,):
-        plan_batch(size, replicas=replicas, micro_batch_size=recipe.micro_batch_size)
+        plan = plan_batch(size, replicas=replicas, micro_batch_size=recipe.micro_batch_size)
+        if "noise_scale" in recipe.diagnostics and not recipe.eval_only:
+            diagnostics.require_parts(replicas, plan.accumulation)
     found = load_data(recipe)
     train = next(iter(found.values())).train
     vocabulary = getattr(train, "vocabulary", None)
@@ -147,17 +165,14 @@ def prepare(recipe, strategy):
         run_folder.check_vocabulary(recipe.init_from, vocabulary)
     run = from_recipe.length(recipe, train.num_examples)
     phases = from_recipe.phases(recipe, run.total_updates)
-    if profiled_updates(recipe) and profiled_updates(recipe)[0] >= run.total_updates:
-        raise ValueError(
-            f"profile_updates must begin within the run's {run.total_updates} updates. Received: "
-            f"{recipe.profile_updates}."
-        )
+    profiled_updates(recipe, run.total_updates)  # refused here, if it lies beyond the end
     schedule = from_recipe.learning_rate_schedule(recipe, train.num_examples)
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         arguments = train.model_arguments | from_recipe.options(recipe, "model_options")
         model = models.build(recipe.model, task=train.task, **arguments)
+        from_recipe.regularise(recipe, model.trainable_variables)
         optimizer = from_recipe.optimizer(recipe, schedule, model.trainable_variables)
         outputs = list(model.output) if isinstance(model.output, dict) else ["logits"]
         model.compile(
@@ -219,7 +234,7 @@ def train(recipe):
     restored = checkpoint.restore(checkpoint_dir, model) if recipe.resume else None
     updates, progress = restored or (0, {})
     if chief:
-        run_folder.cut_logs(model_dir, progress.get("epochs_done", 0))
+        run_folder.cut_logs(model_dir, progress.get("epochs_done", 0), updates)
     summary.describe(recipe, run, job.stages, model)
     print(f"Run folder: {model_dir}" + (f", from update {updates}" if restored else ""))
     logs = {}
@@ -245,7 +260,10 @@ def train(recipe):
         if updates == phase.start_update:
             progress.pop("best", None)  # another sequence length has another best
         progress["layout"] = layout
-        found = callbacks(recipe, model_dir, updates > 0, progress, stage, last=last, chief=chief)
+        found = make_callbacks(
+            recipe, model_dir, progress, stage,
+            append=updates > 0, last=last, chief=chief, diagnostics=DIAGNOSTICS,
+        )  # fmt: skip
         try:
             updates = stage.fit(
                 updates,
@@ -259,7 +277,8 @@ def train(recipe):
                 return stopped(recipe, trainer, updates, model_dir)
             logs = stage.judge(decoding.Translator)
         except tf.errors.InvalidArgumentError:
-            raise_for_bad_record(recipe, stage)
+            if not os.environ.get("TRACEBACK"):
+                stage.raise_for_bad_record()
             raise
         except Diverged as error:
             kept = checkpoint.paths(checkpoint_dir)
@@ -284,7 +303,9 @@ def train(recipe):
     if chief:
         status = "done" if updates == run.total_updates else "stopped early"
         summary.report(
-            recipe, status, logs, best=progress.get("best"), updates=updates, model_dir=model_dir,
+            recipe, status, logs, metric=stage.metric, num_examples=stage.splits.train.num_examples,
+            num_held_out_examples=stage.splits.test.num_examples,
+            best=progress.get("best"), updates=updates, model_dir=model_dir,
             reached_target_at_epoch=progress.get("reached_target_at_epoch"),
             phases=progress.get("phases"),
         )  # fmt: skip
@@ -301,44 +322,10 @@ def stopped(recipe, trainer, updates, model_dir):
     return recipe.preemption_exit_code if preempted else 128 + trainer.stop_signal
 
 
-def raise_for_bad_record(recipe, stage):
-    """If a record is to blame for TensorFlow's error, says which, in one sentence."""
-    bad = stage.found_bad_records()
-    if bad and not os.environ.get("TRACEBACK"):
-        record, why = next(iter(bad.items()))
-        skip = "Mend it, remove it, or pass --skip_bad_records to go on without such records."
-        if recipe.skip_bad_records:
-            skip = f"None of the first {len(bad)} could be read. Check --data_dir and its files."
-        raise ValueError(f"{record} of {recipe.data} cannot be used: {why}. {skip}") from None
-
-
 def verbosity():
     """Keras' verbosity: a bar where there is a terminal, lines elsewhere, unless told."""
     told = FLAGS.progress or ("bar" if sys.stdout.isatty() else "line")
     return {"bar": 1, "line": 2, "none": 0}[told]
-
-
-def callbacks(recipe, model_dir, append, progress, stage, *, last, chief):
-    """Keras callbacks, the one that keeps the best model first; the chief's write."""
-    best, metric = os.path.join(model_dir, "best.keras"), f"val_{stage.metric}"
-    target = recipe.target_metric if last else None
-    found = [KeepBest(best, metric, progress, target=target, write=chief)]
-    if not chief:
-        return found
-    found.append(CSVLogger(os.path.join(model_dir, "log.csv"), append=append))
-    if importlib.util.find_spec("tensorboard") is None:
-        print("No TensorBoard logs: the package tensorboard isn't installed.")
-    else:
-        folder = os.path.join(model_dir, "tensorboard")
-        found.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-    if recipe.profile_updates is not None:
-        found.append(Profile(os.path.join(model_dir, "profile"), *profiled_updates(recipe)))
-    return found
-
-
-def profiled_updates(recipe):
-    """(first, last) of --profile_updates, or ()."""
-    return tuple(map(int, recipe.profile_updates.split(":"))) if recipe.profile_updates else ()
 
 
 def list_recipes():

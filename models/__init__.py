@@ -12,7 +12,10 @@ minute on a laptop.
 """
 
 import difflib
+import importlib
 import inspect
+
+import keras
 
 from models import (
     alexnet,
@@ -68,10 +71,10 @@ _IMAGES, _TEXT = ("input_shape", "num_classes"), ("vocabulary_size",)
 
 
 def build(name, *, task=None, **arguments):
-    """Build the reference network called `name`.
+    """Build the reference network called `name`, or a network of the user's own.
 
     Args:
-        name: A key of `MODELS`.
+        name: A key of `MODELS`, or "module:function" of a function that is importable.
         task: What the data are for, a key of `TASKS`; None doesn't say it.
         **arguments: What the network's function takes. First what the data say: for images
             `input_shape`, (height, width, channels) of one image, and `num_classes`, the length of
@@ -84,7 +87,8 @@ def build(name, *, task=None, **arguments):
 
     Raises:
         ValueError: If the name is unknown, or the network isn't for these data, or doesn't know an
-            option, or refuses the arguments.
+            option, or refuses the arguments; or a function of the user's own can't be imported,
+            doesn't take the arguments, or gives no Keras model.
 
     >>> build("lenet5", input_shape=(32, 32, 3), num_classes=100).output_shape
     (None, 100)
@@ -93,6 +97,8 @@ def build(name, *, task=None, **arguments):
     >>> build("lstm_lm", vocabulary_size=50, units=8).output_shape
     (None, None, 50)
     """
+    if is_users(name):
+        return _build_users(name, arguments)
     own = task_of(name)
     if task is not None and task != own:
         fitting = [function.__name__ for function in TASKS.get(task, ())]
@@ -126,6 +132,42 @@ def build(name, *, task=None, **arguments):
     return MODELS[name](**arguments)
 
 
+def is_users(name):
+    """Whether `name` is that of a function of the user's own, "module:function".
+
+    >>> is_users("my_networks:small"), is_users("lenet5")
+    (True, False)
+    """
+    return ":" in str(name)
+
+
+def _build_users(name, arguments):
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            'A model of your own must be "module:function", importable from here. Received: '
+            f"name={name!r} ({error}). Put the module's folder on PYTHONPATH, and check the names."
+        ) from None
+    if not callable(function):
+        raise ValueError(f"{name} must be a function. Received: a {type(function).__name__}.")
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"The function {name} must take what the data and the options say. Received: {given} "
+            f"({error}). Give it these arguments, by name."
+        ) from None
+    model = function(**arguments)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The function {name} must return a keras.Model. Received: a {type(model).__name__}."
+        )
+    return model
+
+
 def task_of(name):
     """The task of the network called `name`, a key of `TASKS`.
 
@@ -145,4 +187,4 @@ def task_of(name):
     return next(task for task, functions in TASKS.items() if MODELS[name] in functions)
 
 
-__all__ = ["MODELS", "TASKS", "build", "multiply_adds", "task_of"]
+__all__ = ["MODELS", "TASKS", "build", "is_users", "multiply_adds", "task_of"]

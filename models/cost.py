@@ -1,9 +1,10 @@
-"""What a network costs: the multiply-adds of one example, counted from its layers."""
+"""What a network costs: multiply-adds and activations of one example, counted from its layers."""
 
 import inspect
 import math
 import string
 import sys
+from typing import NamedTuple
 
 import keras
 from keras import Model, layers
@@ -80,6 +81,31 @@ def multiply_adds(model, sequence_length=None):
     >>> multiply_adds(language_model, 10), multiply_adds(language_model, {"words": 35})
     (14240, 49840)
     """
+    return _count(model, sequence_length).multiply_adds
+
+
+def activations(model, sequence_length=None):
+    """Numbers that the layers of `model` put out for one example on its way forward.
+
+    It is an estimate of what training keeps for the way back: a reshaped tensor counts again,
+    though it shares its memory, and what a layer makes inside, such as attention's scores or the
+    gates of an LSTM, doesn't count.
+
+    Args, Returns, Raises: As `multiply_adds`.
+
+    >>> import models
+    >>> activations(models.build("lenet5", input_shape=(28, 28, 1), num_classes=10))
+    8494
+    """
+    return _count(model, sequence_length).activations
+
+
+class _Counts(NamedTuple):
+    multiply_adds: int
+    activations: int
+
+
+def _count(model, sequence_length):
     _check_graph(model)
     lengths = _lengths(model, sequence_length)
     inputs = [
@@ -90,7 +116,8 @@ def multiply_adds(model, sequence_length=None):
     ]
     counter = _Counter()
     counter.walk(model, inputs)
-    return counter.total // inputs[0].shape[0]
+    examples = inputs[0].shape[0]
+    return _Counts(counter.multiply_adds // examples, counter.activations // examples)
 
 
 def _check_graph(model):
@@ -137,7 +164,8 @@ class _Counter:
     """Sends shapes through a model, with a batch of one, and counts at each call."""
 
     def __init__(self):
-        self.total = 0
+        self.multiply_adds = 0
+        self.activations = 0
 
     def walk(self, model, inputs):
         """The outputs' shapes and dtypes, as Keras' symbolic tensors."""
@@ -162,10 +190,10 @@ class _Counter:
         given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
         if isinstance(operation, bert.Backbone):
             self.walk(operation.encoder, given["inputs"])
-        elif isinstance(operation, layers.Layer):
-            self.total += _of_layer(operation, given, outputs)
-        else:
-            self.total += _of_operation(operation, given, outputs)
+            return outputs
+        of_kind = _of_layer if isinstance(operation, layers.Layer) else _of_operation
+        self.multiply_adds += of_kind(operation, given, outputs)
+        self.activations += sum(_size(operation, x.shape) for x in keras.tree.flatten(outputs))
         return outputs
 
 

@@ -5,6 +5,10 @@ import numpy as np
 
 # Eager JAX takes a while to dispatch, and is no other path than the compiled one.
 MODES = {"tensorflow": ("graph", "eager", "xla"), "jax": ("jit",)}[keras.backend.backend()]
+# Where the mode doesn't matter, the one that is ready first.
+QUICK = "eager" if "eager" in MODES else MODES[0]
+# For `compile`, where it doesn't matter either: XLA takes TensorFlow a second, JAX is slow without.
+QUICK_FIT = {"jit_compile": keras.backend.backend() == "jax"}
 
 
 def run(optimizer, variables, gradients, mode, rates=None):
@@ -14,7 +18,7 @@ def run(optimizer, variables, gradients, mode, rates=None):
     """
     if not optimizer.built:
         optimizer.build(variables)
-    apply = _applier(optimizer, variables, mode)
+    apply = applier(optimizer, variables, mode)
     history = []
     for i, grads in enumerate(gradients):
         if rates is not None:
@@ -24,7 +28,8 @@ def run(optimizer, variables, gradients, mode, rates=None):
     return history
 
 
-def _applier(optimizer, variables, mode):
+def applier(optimizer, variables, mode):
+    """A function that applies one list of gradients; it is traced or compiled only once."""
     if mode == "eager":
         return lambda grads: optimizer.apply(_tensors(grads, variables), variables)
     if mode == "jit":

@@ -1,10 +1,5 @@
 """The order of the examples: each once an epoch, the same wherever and however it is read."""
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -244,18 +239,9 @@ def test_order_is_pinned():
     assert stream(1_281_167, batch_size=4, seed=42, updates=1) == [167222, 1093662, 430787, 796092]
 
 
-def test_another_process_sees_the_same_order():
-    code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); import test_batches;"
-        "print(json.dumps(test_batches.stream(23, batch_size=10, seed=7, updates=8)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, os.path.dirname(__file__)],
-        env={**os.environ, "PYTHONHASHSEED": "4321", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert json.loads(done.stdout) == stream(23, batch_size=10, seed=7, updates=8)
+def test_another_process_sees_the_same_order(elsewhere):
+    there = elsewhere("test_batches", "stream(23, batch_size=10, seed=7, updates=8)")
+    assert there == stream(23, batch_size=10, seed=7, updates=8)
 
 
 def test_reading_twice_gives_the_same():

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -206,19 +203,10 @@ def test_no_example_comes_twice_in_a_batch_that_could_hold_it_once():
         assert len(set(numbers)) == 10
 
 
-def test_another_process_sees_the_same_order():
-    code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); import test_buckets as t;"
-        "print(json.dumps(t.training(t.Lengths(403), batch_size=4, updates=90, seed=7)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, os.path.dirname(__file__)],
-        env={**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+def test_another_process_sees_the_same_order(elsewhere):
     here = training(Lengths(403), batch_size=4, updates=90, seed=7)
-    assert json.loads(done.stdout) == json.loads(json.dumps(here))
+    there = elsewhere("test_buckets", "training(Lengths(403), batch_size=4, updates=90, seed=7)")
+    assert there == json.loads(json.dumps(here))
 
 
 def test_the_order_is_pinned():

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -109,14 +108,6 @@ def test_masks_change_with_the_epoch_and_never_in_evaluation(topics):
     np.testing.assert_array_equal(alone[0]["token_ids"][0], first[0]["token_ids"][17])
 
 
-JOB = """
-import sys
-sys.path[:0] = sys.argv[1:]
-import test_pretraining as t
-print(t.digest_of_batches(96, threads=1))
-"""
-
-
 def digest_of_batches(batch_size, threads):
     """Of all that training sees from example 960 to 1920, over the end of an epoch."""
     import tensorflow as tf
@@ -135,14 +126,9 @@ def digest_of_batches(batch_size, threads):
     return digest.hexdigest()
 
 
-def test_batches_are_the_same_in_any_process_at_any_batch_size():
-    here = os.path.dirname(__file__)
-    found = subprocess.run(
-        [sys.executable, "-c", JOB, here, os.path.dirname(here), os.getcwd()],
-        check=True, capture_output=True, text=True,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
-    ).stdout  # fmt: skip
-    assert found.strip() == digest_of_batches(8, threads=4)
+def test_batches_are_the_same_in_any_process_at_any_batch_size(elsewhere):
+    there = elsewhere("test_pretraining", "digest_of_batches(96, threads=1)")
+    assert there == digest_of_batches(8, threads=4)
 
 
 def test_both_phases_have_one_vocabulary(topics):

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import models
 from models.bert import TiedLogits
-from models.cost import multiply_adds
+from models.cost import activations, multiply_adds
 
 
 def model_of(shape, *parts):
@@ -284,3 +284,14 @@ def test_refuses_a_model_that_shows_no_graph():
     for model in (Subclassed(name="mine"), keras.Sequential([layers.Dense(2)], name="mine")):
         with pytest.raises(ValueError, match="functional and built sequential.*Received: 'mine'"):
             multiply_adds(model)
+
+
+def test_activations_are_all_that_layers_put_out():
+    inner = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 3), layers.ReLU()])
+    outer = graph_of(lambda x: ops.tanh(layers.Dense(10)(layers.Flatten()(inner(x)))), (6, 6, 3))
+    assert activations(outer) == 64 + 64 + 64 + 10 + 10
+    bert = models.build("bert_tiny", vocabulary_size=60)
+    lengths = [{**dict.fromkeys([x.name for x in bert.inputs], 16 * k), "mask_positions": 2 * k}
+               for k in (1, 2)]  # fmt: skip
+    short, long = (activations(bert, length) for length in lengths)
+    assert short > 0 and long == pytest.approx(2 * short, rel=0.02)  # the pooled token is one

@@ -4,6 +4,7 @@ Sources: the papers and files that the networks' docstrings name; the multiply-a
 they are usually printed (torchvision, keras.applications), at the images' usual size.
 """
 
+import keras
 import numpy as np
 import pytest
 
@@ -28,6 +29,15 @@ FIGURES = [
 ]
 
 
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Initial values are zeros: to draw 140 million of them takes seconds."""
+    zeros = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)  # noqa: E731
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+    monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
+
+
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("name, size, classes, options, trainable, moving, billions", FIGURES)
 def test_the_published_figures(name, size, classes, options, trainable, moving, billions):
     channels = 1 if size == 28 else 3

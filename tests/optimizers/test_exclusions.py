@@ -220,6 +220,8 @@ def test_near_miss_begins_at_a_word():
         table(LAMB(exclude_from_weight_decay=["bn"]), "sub_net")
     with pytest.raises(ValueError, match="'layernorm'"):
         table(LAMB(exclude_from_weight_decay=["layernorm"]), "my_layer_norm")
+    with pytest.raises(ValueError, match="'norm'"):  # a capital begins a word, too
+        table(LAMB(exclude_from_weight_decay=["norm"]), "myLayerNorm")
 
 
 def test_empty_pattern_and_no_list_are_refused():

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from halves import problem, variables_of
-from stepping import MODES, run
+from stepping import QUICK, QUICK_FIT, run
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
-MODE = MODES[0]
 ROUNDINGS = ("compensated", "stochastic")
 
 
@@ -20,7 +19,8 @@ def mixed_model(optimizer):
         keras.layers.Dense(3, dtype="float32"),
     ]
     model = keras.Sequential([keras.Input((4,)), *layers])
-    model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, **QUICK_FIT)
     return model
 
 
@@ -49,12 +49,12 @@ def test_resumed_training_goes_on_bit_for_bit(name, weight_rounding):
         return optimizer, made
 
     first, variables = make(start)
-    half_way = run(first, variables, gradients[:3], MODE)[-1]
+    half_way = run(first, variables, gradients[:3], QUICK)[-1]
     store = {}
     first.save_own_variables(store)
     second, copies = make(half_way)
     second.load_own_variables(store)
-    ends = [run(o, v, gradients[3:], MODE)[-1] for o, v in ((first, variables), (second, copies))]
+    ends = [run(o, v, gradients[3:], QUICK)[-1] for o, v in ((first, variables), (second, copies))]
     for a, b in zip(*ends, strict=True):
         np.testing.assert_array_equal(np.float32(a), np.float32(b))
     for a, b in zip(first.variables, second.variables, strict=True):

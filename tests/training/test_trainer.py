@@ -1,5 +1,7 @@
 """The trainer's laws: however a global batch is cut, the updates are the same."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -79,8 +81,14 @@ def weights(model):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
+@functools.cache
+def reference(name, **clip):
+    """Weights after the updates on one device, each on its whole batch at once."""
+    return weights(trained(lambda: ALL[name](rate(), **clip))[0])
+
+
 def assert_same(one, other, tolerance=1e-5):
-    one, other = weights(one), weights(other)
+    one, other = (w if isinstance(w, np.ndarray) else weights(w) for w in (one, other))
     assert np.abs(one - other).max() <= tolerance * np.abs(one).max()
 
 
@@ -95,24 +103,21 @@ def some_slow(names, quick):
 )
 def test_replicas_and_micro_batches_equal_the_one_big_batch(name, clip):
     """2 replicas x 3 micro-batches of 4 are the batch of 24; the clips really clip."""
-    make = lambda: ALL[name](rate(), **clip)  # noqa: E731
-    one, _ = trained(make)
-    many, trainer = trained(make, replicas=2, micro_batch_size=4)
+    one = reference(name, **clip)
+    many, trainer = trained(lambda: ALL[name](rate(), **clip), replicas=2, micro_batch_size=4)
     assert trainer.plan == (24, 2, 3, 4)
     assert_same(one, many)
     assert int(many.optimizer.iterations.numpy()) == UPDATES
     assert float(many.optimizer.learning_rate) == pytest.approx(0.02 * (1 - UPDATES / 40))
     if clip:
-        unclipped, _ = trained(lambda: ALL[name](rate()))
-        assert np.abs(weights(unclipped) - weights(one)).max() > 1e-3
+        assert np.abs(reference(name) - one).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", some_slow(OURS, ("LARS",)))
 @pytest.mark.parametrize("replicas, micro", [(1, 3), (1, 12), (2, None), (4, None), (4, 2)])
 def test_every_layout(name, replicas, micro):
-    one, _ = trained(lambda: OURS[name](rate()))
     many, _ = trained(lambda: OURS[name](rate()), replicas=replicas, micro_batch_size=micro)
-    assert_same(one, many)
+    assert_same(reference(name), many)
 
 
 @pytest.mark.slow
@@ -132,11 +137,10 @@ def test_float64_for_200_updates(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_fit_equals_trainer(name):
-    ours, _ = trained(lambda: ALL[name](rate()))
     theirs = small_model(ALL[name](rate()))
     batches = training_batches(source(), global_batch_size=24, seed=1, total_updates=UPDATES)
     theirs.fit(batches, shuffle=False, verbose=0)
-    assert_same(ours, theirs)
+    assert_same(reference(name), theirs)
 
 
 def test_regularisers_count_once():
@@ -146,16 +150,14 @@ def test_regularisers_count_once():
     theirs.fit(batches, shuffle=False, verbose=0)
     many, _ = trained(lambda: LAMB(rate()), replicas=2, micro_batch_size=4, **options)
     assert_same(theirs, many)
-    without, _ = trained(lambda: LAMB(rate()))
-    assert np.abs(weights(without) - weights(many)).max() > 1e-2
+    assert np.abs(reference("LAMB") - weights(many)).max() > 1e-2
 
 
 @pytest.mark.parametrize("name, replicas", [("LAMB", 1), ("LAMB", 2), ("SGD", 2)])
 def test_xla_equals_graph(name, replicas):
     """Under MirroredStrategy too, where `fit` can't on CPU devices."""
-    one, _ = trained(lambda: ALL[name](rate()))
     other, _ = trained(lambda: ALL[name](rate()), jit=True, micro_batch_size=4, replicas=replicas)
-    assert_same(one, other)
+    assert_same(reference(name), other)
 
 
 def test_dropout_and_statistics_go_through_micro_batches():
@@ -175,22 +177,33 @@ def test_dropout_and_statistics_go_through_micro_batches():
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("stop", [4, 13])
 def test_resume_is_exact(tmp_path, replicas, stop):
-    options = {"replicas": replicas, "micro_batch_size": 4, "normalise": True, "dropout": 0.5}
-    straight, _ = trained(lambda: LAMB(rate()), **options)
-    trained(lambda: LAMB(rate()), updates=stop, folder=tmp_path, every=5, **options)
-    resumed, _ = trained(lambda: LAMB(rate()), folder=tmp_path, calls=3, **options)
-    np.testing.assert_array_equal(weights(straight), weights(resumed))
-    for one, other in zip(straight.optimizer.variables, resumed.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    options = {"micro_batch_size": 4, "normalise": True, "dropout": 0.5}
+    trained(
+        lambda: LAMB(rate()), replicas=replicas, updates=stop, folder=tmp_path, every=5, **options
+    )
+    resumed, _ = trained(
+        lambda: LAMB(rate()), replicas=replicas, folder=tmp_path, calls=3, **options
+    )
+    for one, other in zip(straight(replicas, **options), everything(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def everything(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+@functools.cache
+def straight(replicas, **options):
+    """Weights, state and slots of a run that was never stopped."""
+    return everything(trained(lambda: LAMB(rate()), replicas=replicas, **options)[0])
 
 
 def test_resume_on_other_replicas_and_micro_batches(tmp_path):
     """The global batch stays, and with it the run."""
-    straight, _ = trained(lambda: LAMB(rate()))
     trained(lambda: LAMB(rate()), updates=10, folder=tmp_path, replicas=2)
     trained(lambda: LAMB(rate()), updates=20, folder=tmp_path, micro_batch_size=3)
     resumed, _ = trained(lambda: LAMB(rate()), folder=tmp_path, replicas=4, micro_batch_size=2)
-    assert_same(straight, resumed)
+    assert_same(reference("LAMB"), resumed)
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
@@ -242,6 +255,24 @@ def test_mixed_float16_trains_and_clips_unscaled_gradients():
         one, _ = trained(lambda: ALL[name](0.05, global_clipnorm=0.05))  # noqa: B023
         many, _ = trained(lambda: ALL[name](0.05, global_clipnorm=0.05), replicas=2)  # noqa: B023
         assert_same(one, many, 2e-2)
+
+
+@pytest.mark.parametrize(
+    "clip", [{"global_clipnorm": 0.05}, {"clipnorm": 0.05}, {"clipvalue": 0.02}]
+)
+def test_the_loss_scale_moves_no_clip(clip):
+    """SGD, whose step would show it, goes as far as without a scale."""
+    make = lambda: keras.optimizers.SGD(1.0, **clip)  # noqa: E731
+    start = weights(small_model(make()))
+    plain, _ = trained(make, updates=10)
+    fixed, _ = trained(
+        lambda: keras.optimizers.SGD(1.0, loss_scale_factor=1024.0, **clip), updates=10
+    )
+    assert_same(plain, fixed, 1e-5)
+    keras.config.set_dtype_policy("mixed_float16")
+    scaled, _ = trained(make, updates=10)
+    assert_same(plain, scaled, 1e-2)
+    assert np.abs(weights(scaled) - start).max() > 0.1
 
 
 def test_collectives_do_not_grow_with_accumulation():

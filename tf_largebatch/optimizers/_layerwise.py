@@ -52,6 +52,9 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
 
     slot_names = ()
     hyperparameters = ()
+    # What an update is shown to while it is traced (tf_largebatch.diagnostics); no part of the
+    # configuration or the state.
+    observer = None
 
     def __init__(
         self,
@@ -147,13 +150,15 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         slots = [self._slots[name][index] for name in self.slot_names]
         dtype = self._state_dtype(variable)
         row = self._exclusions[index]
-        w = self._weights(variable)
+        old = self._weights(variable)
         g, lr, *values = (ops.cast(x, dtype) for x in (gradient, learning_rate, *slots))
-        w, *values, _ = self.rule(
-            w, g, *values, lr, adapt=row.adapted, weight_decay=self._decay_of(row)
+        w, *values, ratio = self.rule(
+            old, g, *values, lr, adapt=row.adapted, weight_decay=self._decay_of(row)
         )
         if _is_half(variable) and self.weight_rounding == "stochastic":
             w = rounding.stochastic(w, self.iterations, index)
+        if self.observer is not None:
+            self.observer.updated(self, index, lr, old, g, w, ratio)
         self._assign_weights(variable, w)
         for slot, value in zip(slots, values, strict=True):
             self.assign(slot, value)

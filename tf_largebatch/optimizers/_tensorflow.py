@@ -18,7 +18,10 @@ class TensorFlowUpdates:
             tf.cast(tf.convert_to_tensor(g), self._state_dtype(v))
             for g, v in zip(grads, variables, strict=True)
         ]
-        grads = [g for g, _ in self._all_reduce_sum_gradients(zip(grads, variables, strict=True))]
+        own = grads
+        grads = [g for g, _ in self._all_reduce_sum_gradients(zip(own, variables, strict=True))]
+        if self.observer is not None:
+            self.observer.reduced(self, own, grads)
         learning_rate = tf.convert_to_tensor(self.learning_rate)
         totals, is_update = None, None
         if self.gradient_accumulation_steps:

@@ -17,7 +17,7 @@ from tf_largebatch.recipes._keys import (
 from tf_largebatch.scaling import RULES
 
 OPTIMIZERS = ("lamb", "lars", "nlamb", "nnlamb", "sgd", "adamw", "muon", "keras_lamb")
-OPTIMIZERS += ("adagrad", "adam")  # baselines of the published comparisons
+OPTIMIZERS += ("adagrad", "adam", "nadam")  # baselines of the published comparisons
 
 # Two ways to say one thing: a row holds at most one of each pair, and setting one clears the other.
 _SAME_THING = (("epochs", "total_updates"), ("warmup_epochs", "warmup_updates"))
@@ -127,6 +127,12 @@ class Recipe:
         "default that very list, and an empty list excludes none.",
     )
     label_smoothing: float = key(0.0, "Share of the label spread evenly.", within=BELOW_1)
+    l2: float | None = key(
+        None,
+        "L2 regularisation: this times half the squared norm of all variables but those in "
+        "exclude_from_weight_decay, added to the training loss.",
+        within=AT_LEAST_0,
+    )
 
     # The images.
     image_size: int | None = key(
@@ -183,6 +189,11 @@ class Recipe:
     )
     target_metric: float | None = key(None, "Stop once the validation metric reaches this.")
     profile_updates: str | None = key(None, 'Updates to profile, "a:b": from a to before b.')
+    diagnostics: tuple[str, ...] = key(
+        (), "What to record along the run: norms (and trust ratios, of every variable), "
+        "noise_scale.",
+    )  # fmt: skip
+    diagnose_every: int = key(50, "Updates between two looks of the diagnostics.", within=ABOVE_0)
     eval_only: bool = key(False, "Evaluate, without training.")
     strategy: str = key(
         "auto",

@@ -92,7 +92,13 @@ class Profile(keras.callbacks.Callback):
 
 
 class CSVLogger(keras.callbacks.CSVLogger):
-    """Keras' own, which on a remote file system fails at the end (Keras 3.15)."""
+    """Keras' own, which on a remote file system fails at the end (Keras 3.15), with the update."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the row, with the number of updates done."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        done = int(optimizer.iterations.numpy())
+        super().on_epoch_end(epoch, {**(logs or {}), "update": done})
 
     def on_train_end(self, logs=None):
         """Closes the file."""

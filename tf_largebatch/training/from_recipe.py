@@ -16,6 +16,7 @@ _OURS = {"lars": LARS, "lamb": LAMB, "nlamb": NLAMB, "nnlamb": NNLAMB}
 _KERAS = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
+    "nadam": keras.optimizers.Nadam,
     "adamw": keras.optimizers.AdamW,
     "adagrad": keras.optimizers.Adagrad,
     "muon": keras.optimizers.Muon,
@@ -34,6 +35,7 @@ _TAKES = {
     "nnlamb": _MOMENTS | {"momentum_decay", "norm_ord"} | _LAYERWISE,
     "sgd": {"momentum", "nesterov", "exclude_from_weight_decay"},
     "adam": _MOMENTS | {"exclude_from_weight_decay"},
+    "nadam": _MOMENTS | {"exclude_from_weight_decay"},
     "adamw": _MOMENTS | {"exclude_from_weight_decay"},
     "adagrad": {"epsilon", "exclude_from_weight_decay"},
     "muon": {"momentum", "nesterov", "exclude_from_weight_decay"},
@@ -236,7 +238,7 @@ def optimizer(recipe, learning_rate, variables):
             f"{', '.join(sorted(taken_by(name)))}."
         )
     for key in _EXCLUSIONS & set(given):
-        given[key] = [BIAS_AND_NORM if p == "bias_and_norm" else p for p in given[key]]
+        given[key] = _patterns(given[key])
     if given.get("norm_ord") in ("1", "2"):
         given["norm_ord"] = int(given["norm_ord"])
     if name in _OURS:
@@ -252,6 +254,33 @@ def optimizer(recipe, learning_rate, variables):
         made.exclude_from_weight_decay(var_list=excluded)
     made.build(variables)
     return made
+
+
+def regularise(recipe, variables):
+    """Adds the recipe's L2 regularisation to the training loss of a model.
+
+    The gradient of such a variable w gets l2 * w, before the optimizer sees it; weight decay acts
+    apart from the gradient. Saved models don't keep it.
+
+    Args:
+        recipe: a `Recipe`; without `l2` nothing is done.
+        variables: the model's trainable variables.
+
+    Raises:
+        ValueError: if a pattern of `exclude_from_weight_decay` is refused.
+    """
+    if not recipe.l2:
+        return
+    patterns = _patterns(recipe.exclude_from_weight_decay or ())
+    paths = [variable_path(v) for v in variables]
+    matched = resolve(paths, patterns, "exclude_from_weight_decay")
+    for variable, pattern in zip(variables, matched, strict=True):
+        if not pattern:
+            variable.regularizer = keras.regularizers.L2(recipe.l2 / 2)
+
+
+def _patterns(given):
+    return [BIAS_AND_NORM if pattern == "bias_and_norm" else pattern for pattern in given]
 
 
 def print_exclusions(recipe, optimizer, variables):

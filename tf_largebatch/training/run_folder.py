@@ -13,11 +13,13 @@ from tf_largebatch.training import checkpoint, files
 
 CONFIG = "config.json"
 VOCABULARY = "vocabulary.txt"
+DIAGNOSTICS = "diagnostics"  # folder of what is clocked on updates; the other logs are on epochs
 # Keys that may differ between the start of a run and its resumption.
 MAY_CHANGE = {
     "model_dir", "resume", "checkpoint_every", "max_updates", "target_metric", "profile_updates",
-    "eval_only", "steps_per_loop", "data_dir", "strategy", "num_replicas", "micro_batch_size",
-    "jit", "workers", "worker_index", "tpu", "tpu_zone", "tpu_project", "preemption_exit_code",
+    "diagnose_every", "eval_only", "steps_per_loop", "data_dir", "strategy", "num_replicas",
+    "micro_batch_size", "jit", "workers", "worker_index", "tpu", "tpu_zone", "tpu_project",
+    "preemption_exit_code",
 }  # fmt: skip
 
 
@@ -127,28 +129,42 @@ def read_config(model_dir):
         return None
 
 
-def cut_logs(model_dir, epochs_done):
-    """Drops what log.csv and TensorBoard's files hold of later epochs: it will come again."""
-    path = os.path.join(model_dir, "log.csv")
-    if files.kind(path) == "file":
-        rows = list(csv.reader(io.StringIO(files.read(path).decode(), newline="")))
-        kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epochs_done]
-        lines = [",".join(row) + "\r\n" for row in [*rows[:1], *kept]] if kept else []
-        with files.replacing(path) as file:
-            file.write("".join(lines).encode())
-    for folder, _, names in tf.io.gfile.walk(os.path.join(model_dir, "tensorboard")):
-        for name in names:
-            if "tfevents" in name:
-                _cut_events(os.path.join(folder, name), epochs_done)
+def cut_logs(model_dir, epochs_done, updates_done=0):
+    """Drops what the logs hold of later epochs and updates: it will come again.
+
+    Args:
+        model_dir: the run's folder.
+        epochs_done: epochs in log.csv and in TensorBoard's files to keep.
+        updates_done: updates in the tables and TensorBoard's files of diagnostics to keep.
+    """
+    _cut_table(os.path.join(model_dir, "log.csv"), epochs_done)
+    for part, done in ("tensorboard", epochs_done), (DIAGNOSTICS, updates_done):
+        for folder, _, names in tf.io.gfile.walk(os.path.join(model_dir, part)):
+            for path in (os.path.join(folder, name) for name in names):
+                if "tfevents" in path:
+                    _cut_events(path, done)
+                elif path.endswith(".csv"):
+                    _cut_table(path, done)
+
+
+def _cut_table(path, done):
+    """Keeps the rows whose first entry, an epoch or an update, is below `done`."""
+    if files.kind(path) != "file":
+        return
+    rows = list(csv.reader(io.StringIO(files.read(path).decode(), newline="")))
+    kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < done]
+    lines = [",".join(row) + "\r\n" for row in [*rows[:1], *kept]] if kept else []
+    with files.replacing(path) as file:
+        file.write("".join(lines).encode())
 
 
 @files.os_errors()
-def _cut_events(path, epochs_done):
+def _cut_events(path, done):
     kept = []
     with contextlib.suppress(tf.errors.DataLossError):  # the last record, if a kill cut it short
         for record in tf.data.TFRecordDataset(path):
             event = tf.compat.v1.Event.FromString(record.numpy())
-            if not event.HasField("summary") or event.step < epochs_done:
+            if not event.HasField("summary") or event.step < done:
                 kept.append(record.numpy())
     with files.replacing_path(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
         for record in kept:

@@ -59,9 +59,18 @@ class Stage:
         """{record: what is wrong} of both parts of the data."""
         return {**self.splits.train.bad_records, **self.splits.test.bad_records}
 
-    def found_bad_records(self):
-        """Those of them that reading the data brought to light, since this was made."""
-        return {k: v for k, v in self.bad_records().items() if k not in self._known_bad}
+    def raise_for_bad_record(self):
+        """Raises a ValueError that says which record ended the run, if it was one."""
+        recipe = self.recipe
+        # Those that reading the data brought to light, since this was made.
+        bad = {k: v for k, v in self.bad_records().items() if k not in self._known_bad}
+        if not bad:
+            return
+        record, why = next(iter(bad.items()))
+        skip = "Mend it, remove it, or pass --skip_bad_records to go on without such records."
+        if recipe.skip_bad_records:
+            skip = f"None of the first {len(bad)} could be read. Check --data_dir and its files."
+        raise ValueError(f"{record} of {recipe.data} cannot be used: {why}. {skip}") from None
 
     def make_trainer(self, model):
         """Makes the trainer of a compiled model, and with it the variables of the metrics."""
@@ -112,6 +121,20 @@ class Stage:
             batch_size=self._evaluation_batch_size(),
             translator=translator,
         )
+
+    def probe_batch(self, most_examples=256):
+        """The first training examples without augmentation, for figures that need a fixed batch.
+
+        Args:
+            most_examples: or all, or as many as a replica holds in memory, if that is fewer.
+
+        Returns:
+            (inputs, labels, weights)
+        """
+        size = min(
+            most_examples, self.splits.train.num_examples, self.trainer.plan.micro_batch_size
+        )
+        return next(iter(evaluation_batches(self.splits.train, batch_size=size)))
 
     def _batches(self, first_update, pipeline=0, num_pipelines=1):
         start = self.phase.start_update

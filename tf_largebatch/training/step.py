@@ -72,16 +72,30 @@ class Step:
             if tf.as_dtype(v.dtype).is_floating
         ]
 
-    def update(self, inputs, labels, weights=None):
+    @property
+    def observer(self):
+        """What the updates are shown to, or None: `tf_largebatch.diagnostics` sets it."""
+        return getattr(self.inner, "observer", None)
+
+    def update(self, inputs, labels, weights=None, observer=None):
         """One update from this replica's share of the global batch.
+
+        Args:
+            inputs, labels, weights: of the share.
+            observer: `self.observer`, an argument so that another one makes another trace.
 
         Returns:
             This replica's part of the mean loss, float32: summed over replicas, the loss.
         """
-        loss, sums = self._compute(inputs, labels, weights, self._total_weights(weights))
+        noise = None if observer is None else observer.noise
+        loss, squares, sums = self._compute(
+            inputs, labels, weights, self._total_weights(weights), noise
+        )
         # A loop's results have no device, and a reduction over workers asks for it.
         grads = [None if self.unreached[j] else tf.identity(s) for j, s in enumerate(sums)]
-        self._apply(grads)
+        if noise is not None:
+            noise.summed(self.inner, *squares, self._loss_scale())
+        self._apply(grads, noise)
         self._synchronise_statistics()
         return loss
 
@@ -118,13 +132,17 @@ class Step:
         rest = iter(given)
         return [None if s is None else next(rest) for s in sums]
 
-    def _gradients(self, inputs, labels, weights, total_weights):
-        """This replica's part of the loss and of each gradient, 0 where there is none."""
+    def _gradients(self, inputs, labels, weights, total_weights, noise=None):
+        """This replica's part of the loss and of each gradient, 0 where there is none.
+
+        Between them, if `noise` asks for it, the sum of the squared norms of the parts of each
+        gradient that its micro-batches add, with the loss scale; else nothing.
+        """
         model, plan = self.model, self.plan
         count, size = plan.accumulation, plan.micro_batch_size
         batch = _map(lambda t: split_first(t, count, size), (inputs, labels, weights))
 
-        def micro_batch(i, loss, *sums):
+        def micro_batch(i, loss, squares, *sums):
             x, y, w = _map(lambda t: t[i], batch)
             with tf.GradientTape() as tape:
                 outputs = model(x, training=True)
@@ -135,6 +153,7 @@ class Step:
                 scaled = model.optimizer.scale_loss(whole)
             grads = tape.gradient(scaled, self.variables)
             self.unreached.update({j: g is None for j, g in enumerate(grads)})
+            squares = tuple(s + noise.square(self.inner, grads) for s in squares)
             # Each update weighs alike: its parts add up to its loss times its examples.
             examples = float(plan.global_batch_size)
             self.loss_metric.update_state(part * (examples / size), sample_weight=float(size))
@@ -143,10 +162,11 @@ class Step:
                 s if g is None else s + tf.cast(tf.convert_to_tensor(g), s.dtype)
                 for s, g in zip(sums, grads, strict=True)
             ]
-            return i + 1, loss + tf.cast(whole, tf.float32), *sums
+            return i + 1, loss + tf.cast(whole, tf.float32), squares, *sums
 
         zeros = [tf.zeros(v.shape, _at_least_float32(v.dtype)) for v in self.variables]
-        state = (tf.constant(0), tf.constant(0.0), *zeros)
+        squares = () if noise is None else (tf.constant(0.0),)
+        state = (tf.constant(0), tf.constant(0.0), squares, *zeros)
         if count == 1 or self.unroll:
             for _ in range(count):
                 state = micro_batch(*state)
@@ -154,8 +174,8 @@ class Step:
             state = tf.while_loop(
                 lambda i, *_: i < count, micro_batch, state, parallel_iterations=1
             )
-        _, loss, *sums = state
-        return loss, sums
+        _, loss, squares, *sums = state
+        return loss, squares, sums
 
     def _part(self, found, weights_given, total_weights):
         """What this micro-batch adds to the loss of the global batch."""
@@ -175,7 +195,10 @@ class Step:
             part += factor * tf.math.divide_no_nan(tf.reduce_sum(values * weights), total)
         return part
 
-    def _apply(self, grads):
+    def _loss_scale(self):
+        return tf.cast(self.model.optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+
+    def _apply(self, grads, noise=None):
         optimizer = self.model.optimizer
         if self.ours:
             optimizer.apply(grads, self.variables)
@@ -183,7 +206,10 @@ class Step:
         reached = [j for j, g in enumerate(grads) if g is not None]
         context = tf.distribute.get_replica_context()
         reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [grads[j] for j in reached])
-        reduced = self._clip(reduced, getattr(optimizer, "dynamic_scale", 1.0))
+        # The optimizers of this package tell it by themselves.
+        if noise is not None and not isinstance(self.inner, LayerwiseOptimizer):
+            noise.reduced(self.inner, reduced, self._loss_scale())
+        reduced = self._clip(reduced, self._loss_scale())
         for j, g in zip(reached, reduced, strict=True):
             grads[j] = g
         with self._reduced_and_clipped():
@@ -204,7 +230,6 @@ class Step:
 
     def _clip(self, grads, scale):
         """By value, then by one of the norms, as `LayerwiseOptimizer`; limits times loss scale."""
-        scale = tf.cast(tf.convert_to_tensor(scale), tf.float32)
 
         def clipped(g, size, limit):
             return g * tf.cast(tf.where(size > limit * scale, limit * scale / size, 1.0), g.dtype)

@@ -64,10 +64,10 @@ class Trainer:
         self.workers = Workers(strategy)
 
         @tf.function(reduce_retracing=True)
-        def run_updates(iterator, updates):
+        def run_updates(iterator, updates, observer=None):
             first_bad = tf.constant(-1)
             for i in tf.range(updates):
-                parts = strategy.run(step.update, args=next(iterator))
+                parts = strategy.run(step.update, next(iterator), {"observer": observer})
                 finite = tf.math.is_finite(strategy.reduce("SUM", parts, axis=None))
                 first_bad = tf.where((first_bad < 0) & ~finite, i, first_bad)
             return first_bad
@@ -163,7 +163,9 @@ class Trainer:
             evaluate: called without arguments after each epoch; returns metrics by name, which
                 enter the logs with the prefix "val_".
             callbacks: Keras callbacks. `model.stop_training` ends the run. What EarlyStopping and
-                its like remember is saved along.
+                its like remember is saved along. Where one has an attribute `every_updates`, host
+                calls also end after every so many updates; `params["batch_plan"]` tells them how
+                the batch is cut.
             checkpoint_dir: where to save, at the end, on SIGINT and SIGTERM, and
             checkpoint_every: after every so many updates; None: after each epoch.
             cuts: updates at which a host call must end, for callbacks that act there.
@@ -189,13 +191,12 @@ class Trainer:
         sizes = {"num_examples": num_examples, "global_batch_size": global_batch_size}
         last = (total_updates - 1 - start_update) * global_batch_size
         epochs = start_epoch + last // num_examples + 1
+        params = {"verbose": verbose, "epochs": epochs, "steps": None, "batch_plan": self.plan}
         callback_list = keras.callbacks.CallbackList(
             list(callbacks),
             add_progbar=verbose != 0,
             model=model,
-            verbose=verbose,
-            epochs=epochs,
-            steps=None,
+            **params,
         )
         model.stop_training = False
         progress = {} if progress is None else progress
@@ -211,6 +212,8 @@ class Trainer:
 
         if checkpoint_dir is not None:
             callback_state(callbacks)  # what can't be saved is refused before the first update
+        periods = [c.every_updates for c in callbacks if hasattr(c, "every_updates")]
+        periods += [checkpoint_every] if checkpoint_every else []
         iterator = iter(self.distribute(batches))
         update, saved_at = first_update, first_update
         callback_list.on_train_begin()
@@ -226,16 +229,14 @@ class Trainer:
                     epoch_end = min(epoch_end, total_updates)
                     if update == epoch_start:
                         model.reset_metrics()  # else an epoch is gone on with, and its metrics
-                    callback_list.set_params(
-                        {"verbose": verbose, "epochs": epochs, "steps": epoch_end - epoch_start}
-                    )
+                    params |= {"steps": epoch_end - epoch_start}
+                    callback_list.set_params(params)
                     callback_list.on_epoch_begin(epoch)
                     logs, began_at, began = {}, update, time.perf_counter()
                     while update < min(epoch_end, end) and not self._stops():
                         stops = [epoch_end, end, update + self.updates_per_call]
                         stops += [cut for cut in cuts if cut > update]
-                        if checkpoint_every:
-                            stops.append(update + checkpoint_every - update % checkpoint_every)
+                        stops += [update + every - update % every for every in periods]
                         count = min(stops) - update
                         callback_list.on_train_batch_begin(update - epoch_start)
                         logs = self._call(iterator, update, count)
@@ -267,7 +268,7 @@ class Trainer:
 
     def _call(self, iterator, update, count):
         """Runs `count` updates from `update` on; returns the logs, or raises Diverged."""
-        first_bad = int(self.run_updates(iterator, tf.constant(count)))
+        first_bad = int(self.run_updates(iterator, tf.constant(count), self._step.observer))
         logs = {k: float(v) for k, v in self.model.get_metrics_result().items()}
         if first_bad >= 0:
             raise Diverged(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from test_train import program, result, run  # noqa: F401 (fixtures)
+from train_results import result
 
 pytestmark = pytest.mark.tensorflow
 BERT = [
@@ -15,19 +15,15 @@ BERT = [
 
 
 @pytest.fixture(scope="module")
-def pretrained(program, tmp_path_factory):  # noqa: F811
+def pretrained(main, tmp_path_factory):
     """The folder of a short run of two phases, that was stopped at the switch and gone on with."""
     folder = tmp_path_factory.mktemp("bert") / "run"
-    for more in (["--max_updates=6"], ["--resume"]):
-        program.FLAGS.unparse_flags()
-        for name in program.FLAGS:
-            program.FLAGS[name].unparse()
-        arguments = ["train.py", *BERT, f"--model_dir={folder}", *more]
-        assert program.main(program.FLAGS(arguments)) == 0
+    assert main(*BERT, f"--model_dir={folder}", "--max_updates=6") == 0
+    assert main(*BERT, f"--model_dir={folder}", "--resume") == 0
     return folder
 
 
-def test_evaluation_judges_each_phase(run, pretrained):  # noqa: F811
+def test_evaluation_judges_each_phase(run, pretrained):
     code, out, err = run("--eval_only", f"--model_dir={pretrained}")
     assert code == 0, err
     found = result(out)
@@ -45,7 +41,7 @@ def test_the_run_keeps_its_vocabulary_and_both_judgements(pretrained):
     assert newest.exists()
 
 
-def test_without_next_sentences_the_metrics_keep_their_names(run, tmp_path):  # noqa: F811
+def test_without_next_sentences_the_metrics_keep_their_names(run, tmp_path):
     flags = ["--data_options=next_sentence=False", "--max_updates=2"]
     code, out, err = run(*BERT, *flags, f"--model_dir={tmp_path / 'run'}")
     assert code == 0, err
@@ -55,7 +51,7 @@ def test_without_next_sentences_the_metrics_keep_their_names(run, tmp_path):  # 
     assert (tmp_path / "run" / "best.keras").exists()
 
 
-def test_an_encoder_is_taken_over_with_its_vocabulary(run, pretrained, tmp_path):  # noqa: F811
+def test_an_encoder_is_taken_over_with_its_vocabulary(run, pretrained, tmp_path):
     squad = ["--recipe=bert_squad", "--smoke", "--progress=none", "--max_updates=1"]
     start = f"--init_from={pretrained / 'final.keras'}"
     code, out, err = run(*squad, start, f"--model_dir={tmp_path / 'run'}")
@@ -84,9 +80,7 @@ def test_an_encoder_is_taken_over_with_its_vocabulary(run, pretrained, tmp_path)
         (["--recipe=bert_squad", "--label_smoothing=0.1"], "Label smoothing"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    run, tmp_path, flags, words  # noqa: F811
-):  # fmt: skip
+def test_what_does_not_fit_is_refused_before_anything_is_written(run, tmp_path, flags, words):
     flags = [*(["--smoke"] if "squad" in flags[0] else BERT), *flags]
     code, _, err = run(*flags, f"--model_dir={tmp_path / 'run'}")
     assert code == 2
@@ -94,7 +88,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_goes_on_only_with_the_data_that_it_began_with(run, tmp_path):  # noqa: F811
+def test_a_run_goes_on_only_with_the_data_that_it_began_with(run, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     document = "The first words of it.\nThere are more words here.\nThese words are the last.\n\n"
