@@ -28,8 +28,9 @@ CHECK_PYTHON := version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0
 # Cloud TPU's last line of TensorFlow, in an environment of its own, and the tests that run there.
 TPU_LINE := .venv-tpu-line
 TPU_LINE_PY := $(TPU_LINE)/bin/python
-ON_TPU_LINE := $(addprefix tests/,data diagnostics optimizers schedules train training \
-	test_layers.py test_losses.py)
+# No keras-hub is there, so no networks of text.
+ON_TPU_LINE := $(addprefix tests/,data diagnostics optimizers schedules training test_layers.py \
+	test_losses.py $(addprefix train/test_train_,diagnostics.py process.py refusals.py resume.py runs.py))
 
 # True where .venv has a Python that starts and is new enough, and nothing is plainly missing from it.
 VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os, sys; \

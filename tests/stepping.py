@@ -7,8 +7,6 @@ import numpy as np
 MODES = {"tensorflow": ("graph", "eager", "xla"), "jax": ("jit",)}[keras.backend.backend()]
 # Where the mode doesn't matter, the one that is ready first.
 QUICK = "eager" if "eager" in MODES else MODES[0]
-# For `compile`, where it doesn't matter either: XLA takes TensorFlow a second, JAX is slow without.
-QUICK_FIT = {"jit_compile": keras.backend.backend() == "jax"}
 
 
 def run(optimizer, variables, gradients, mode, rates=None):

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from stepping import QUICK_FIT
 from tf_largebatch import BIAS_AND_NORM, LAMB, LARS, NLAMB, NNLAMB, schedules
 
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
@@ -45,7 +44,7 @@ def model_with(optimizer, prefix="a"):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss, **QUICK_FIT)
+    model.compile(optimizer=optimizer, loss=loss)
     return model
 
 
