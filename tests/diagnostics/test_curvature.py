@@ -184,7 +184,7 @@ def test_the_callback_in_fit(tmp_path, replicas, calls, updates):
     from tf_largebatch.diagnostics.curvature import LocalLipschitz, local_lipschitz
 
     alone, x, y, _ = tanh_network(0, 0.5)
-    snapshots, path = Snapshots(), tmp_path / "l.csv"
+    snapshots, path = Snapshots(), tmp_path / "new" / "l.csv"
     probe = LocalLipschitz(x, y, every=5, path=path)
     model, history = fitted([probe, snapshots], replicas, calls)
     rows = rows_of(path)
@@ -225,8 +225,8 @@ def test_the_callback_in_a_trainer_that_is_stopped_and_resumed(tmp_path):
     _, x, y, _ = tanh_network(0, 0.5)
     whole, path = tmp_path / "whole.csv", tmp_path / "resumed.csv"
     trained([LocalLipschitz(x, y, every=4, path=whole)], str(tmp_path / "a"))
-    # Calls of Trainer end where epochs do, every 3 updates.
-    assert [update for update, _ in rows_of(whole)] == [0, 6, 9, 12, 18]
+    # Calls of Trainer end where epochs do, every 3 updates, and at the multiples of `every`.
+    assert [update for update, _ in rows_of(whole)] == [0, 4, 8, 12, 16]
     first = LocalLipschitz(x, y, every=4, path=path)
     trained([first], str(tmp_path / "b"), stop=12)
     with open(path, "a") as file:
@@ -234,6 +234,6 @@ def test_the_callback_in_a_trainer_that_is_stopped_and_resumed(tmp_path):
     again = LocalLipschitz(x, y, every=4, path=path)
     trained([again], str(tmp_path / "b"))
     assert path.read_text() == whole.read_text()
-    assert [update for update, _ in again.values] == [18]
+    assert [update for update, _ in again.values] == [16]
     assert not list(tmp_path.glob("unfinished-*"))
     assert again.get_state() == {"local_lipschitz": again.values[-1][1]}

@@ -176,8 +176,22 @@ def test_mistakes(momentum):
         diagnostics().NoiseScale(momentum=momentum)
 
 
-@pytest.mark.parametrize("size", [0, 3, 8, 2.0])
-def test_parts_of_one_batch(size):
+@pytest.mark.parametrize("size", [0, -8, 8.5, "8", True])
+def test_a_batch_size_that_is_none(size):
+    with pytest.raises(ValueError, match="global_batch_size must be a whole number of at least 1"):
+        diagnostics().NoiseScale(global_batch_size=size)
+
+
+@pytest.mark.parametrize(
+    "size, words",
+    [
+        (np.int64(3), "must cut the batch into two or more equal parts"),
+        (8, "must cut the batch into two or more equal parts"),
+        (0, "micro_batch_size must be a whole number of at least 1"),
+        (2.5, "micro_batch_size must be a whole number of at least 1"),
+    ],
+)
+def test_parts_of_one_batch(size, words):
     x, y = examples(8)
-    with pytest.raises(ValueError, match="must cut the batch into two or more equal parts"):
+    with pytest.raises(ValueError, match=words):
         diagnostics().gradient_noise_scale(linear_model(LAMB()), x, y, micro_batch_size=size)

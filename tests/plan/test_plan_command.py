@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -181,6 +182,30 @@ def test_plot(capsys, tmp_path, suffix, begins):
     assert (tmp_path / f"plan.{suffix}").read_bytes().startswith(begins)
 
 
+def test_the_report_comes_before_the_figure_that_cant_be_written(capsys, tmp_path):
+    """A measurement may have taken an hour."""
+    pytest.importorskip("matplotlib")
+    assert plan.main([*LARGE, f"--plot={tmp_path}/missing/plan.svg"]) == 2
+    captured = capsys.readouterr()
+    assert "Time, predicted" in captured.out and "missing" in captured.err
+
+
+def test_a_reader_that_has_had_enough(capsys, monkeypatch):
+    """As `head` has."""
+    end, beginning = os.pipe()
+    os.close(end)
+    with open(beginning, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert plan.main(list(LARGE)) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_examples_of_help_keep_their_lines(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        plan.main(["--help"])
+    assert "8192,32768 \\\n        --devices=16" in capsys.readouterr().out
+
+
 LENET_256 = "--recipe=lenet_digits --batch_sizes=256"
 DENSE = "--num_examples=1000 --epochs=1 --batch_sizes=10"
 
@@ -210,6 +235,9 @@ DENSE = "--num_examples=1000 --epochs=1 --batch_sizes=10"
         (f"{LENET_256} --plot=plan.gif", "must end in .png or .svg"),
         (f"{LENET_256} --train=setup/train.py", "--train must be the path of this project's"),
         (f"{LENET_256} --memory_limit_gib=1", "--memory_limit_gib belongs to --measure"),
+        (f"{LENET_256} --time_per_flop=1e-12 --device=a100", "speed that is reached, whatever the"),
+        (f"{LENET_256} --time_per_flop=1e-12 --utilization=0.3", "Leave out --device and"),
+        (f"--parameters=9 --multiply_adds=9 --input_shape=9 {DENSE}", "no network is made"),
         (f"{LENET_256} --measure=16", "smallest and the largest micro-batch size, such as 16:512"),
         (f"{LENET_256} --measure=16:8", "smallest and the largest micro-batch size"),
         (f"{LENET_256} --measure=1:8 --time_per_flop=1e-12", "Leave out --parameters and"),
@@ -224,6 +252,7 @@ DENSE = "--num_examples=1000 --epochs=1 --batch_sizes=10"
         (f"--model=lenet6 {DENSE}", "no model of this name.*Nearest: lenet5"),
         (f"--model=lenet5 {DENSE}", "takes input_shape and num_classes"),
         (f"--model=nowhere:build {DENSE}", "can be imported, as module:function"),
+        (f"--model=:build {DENSE}", "as module:function. Received: :build"),
         (f"--model=json:dumps {DENSE}", "can be imported, as module:function"),
         (f"--model=os:getcwd {DENSE}", "must return a keras.Model. Received: os:getcwd"),
         (f"--model=lstm_lm --model_options vocabulary_size=50 units=4 {DENSE}", "sequence_length"),

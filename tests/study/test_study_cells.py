@@ -46,6 +46,8 @@ def test_the_recipes_own_optimizer_gets_the_recipes_own_rows():
         ("adam", 0.001 * math.sqrt(32), 6.4, {"weight_decay": "0.0"}),
         # Goyal et al.: the rate in proportion to the batch, 5 epochs of warmup at any.
         ("sgd", 0.001 * 32, 5, {"momentum": "0.9", "nesterov": "", "weight_decay": "0.0001"}),
+        ("momentum", 0.001 * math.sqrt(32), 6.4, {"optimizer": "sgd", "nonesterov": ""}),
+        ("momentum+", 0.001 * math.sqrt(32), 5, {"momentum": "0.9", "schedule": "piecewise"}),
         ("lamb+", 0.001 * math.sqrt(32), 5, {"decay_epochs": "20,40,53.3333"}),
         ("adamw_l2", 0.001 * math.sqrt(32), 6.4, {"optimizer": "adamw", "l2": "0.0001"}),
         ("adam_l2+", 0.001 * math.sqrt(32), 5, {"optimizer": "adam", "l2": "0.0001"}),
@@ -125,8 +127,10 @@ def test_ablations_name_what_they_change_and_change_only_that():
     }
     variants = {(cell.optimizer, cell.variant) for cell in cells if cell.optimizer != "lamb"}
     assert variants == {("adamw", "warmup=same_epochs"), ("adamw", "warmup=none")}
-    with pytest.raises(ValueError, match="--ablate norm is compared with lamb.*adamw. Add lamb"):
+    with pytest.raises(ValueError, match="--ablate norm is compared with lamb.*adamw.*Add lamb"):
         _cells.ablation(made, ["norm"], {"adamw": 0.001}, [256], [0])
+    with pytest.raises(ValueError, match="--ablate legw.*warmup follows LEGW. Received: .* sgd"):
+        _cells.ablation(made, ["legw"], {"sgd": 0.001}, [256], [0])
 
 
 def test_a_sweep_goes_from_an_eighth_to_eight_times_the_ruled_rate():
@@ -134,6 +138,21 @@ def test_a_sweep_goes_from_an_eighth_to_eight_times_the_ruled_rate():
     rates = [cell.setting.learning_rate for cell in cells]
     assert rates == pytest.approx([0.001 * f for f in (0.125, 0.25, 0.5, 1, 2, 4, 8)])
     assert len({cell.name for cell in cells}) == 7
+
+
+def test_the_rates_tried_for_sgd_are_around_that_of_goyal_at_the_base_batch():
+    made = job("resnet50_lars")
+    assert made.base.global_batch_size == 16384
+    assert _rules.middle_rate(made, "sgd+") == pytest.approx(0.1 * 16384 / 256)
+    assert _rules.middle_rate(job(), "momentum") == pytest.approx(0.1 * 16 / 256)
+    assert _rules.middle_rate(made, "adamw") == 0.001
+
+
+def test_the_words_say_where_sgd_departs_from_goyal():
+    words = _rules.words(job(), "sgd", 0.02)
+    assert "warmup 5 epochs at every batch, from 0 (Goyal et al. 2017: from the base rate)" in words
+    assert "weight decay 0.0001 apart from the gradient; Nesterov momentum 0.9" in words
+    assert "; momentum 0.9;" in _rules.words(job(), "momentum", 0.02)
 
 
 def test_base_trials_are_as_many_for_every_optimizer_and_span_two_decades():

@@ -8,6 +8,8 @@ import pytest
 import studies
 from tf_largebatch import plots
 from tf_largebatch.study import _figures as figures
+from tf_largebatch.study import _report as report
+from tf_largebatch.study._command import main
 from tf_largebatch.study._reading import read
 from tf_largebatch.study._report import write_report
 
@@ -158,6 +160,22 @@ def test_figures_of_a_study_with_little_in_it(tmp_path, batches):
     for draw in (figures.accuracy, figures.updates_to_target, figures.training_curves):
         drawn = draw(study, tmp_path)
         assert (tmp_path / f"{drawn.name}.png").stat().st_size > 5000
+
+
+def test_the_command_prints_the_tables_and_where_the_page_is(tmp_path, without_figures, capsys):
+    studies.write(tmp_path, studies.info(), studies.runs("lamb", 16, [0.99]))
+    assert main(["--report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "## Accuracy" in printed and f"{tmp_path / 'report.html'} shows the same" in printed
+
+
+@pytest.mark.parametrize("batches, drawn", [((16,), 0), ((16, 512), 1)])
+def test_updates_to_the_target_are_drawn_where_there_are_batches_to_compare(
+    tmp_path, batches, drawn
+):
+    study = read(studies.whole(tmp_path, ["lamb"], batches=batches, seeds=1, tuned=False))
+    [found] = [s for s in report._sections(study) if s.heading == "Updates to the target"]
+    assert len(found.tables) == 1 and len(found.drawings) == drawn
 
 
 def test_optimizers_keep_their_look_and_differ_in_it(tmp_path):

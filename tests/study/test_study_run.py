@@ -268,7 +268,7 @@ def test_a_dry_run_writes_nothing_and_counts_everything(study):
     assert "lamb: learning rate 0.003 at batch 16 x sqrt(batch / base batch)" in out
     study(RATES)
     _, out, _ = study(RATES, "--seeds=0,1", "--dry_run")
-    assert "4 runs; 2 are finished." in out and "They take about 0 s" in out
+    assert "4 runs; 2 are finished." in out and re.search(r"They take about \d+ s", out)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +279,8 @@ def test_a_dry_run_writes_nothing_and_counts_everything(study):
         (["--base_learning_rates=sgd=0.1"], "must be of optimizers in the study. Received: sgd"),
         (["--ablate=depth"], "--ablate must be of bias_correction.*Received: depth"),
         (["--target=98"], "--target must be a fraction, at most 1. Received: 98"),
+        (["--out="], "--out must name a folder"),
+        (["--space=thesis"], "--space are of tuning.*without --tune"),
         (["--processes=0"], "--processes must be at least 1. Received: 0"),
         (["--batch_sizes=8192"], "warmup of lamb at batch 8192 must be shorter.*102.4 of 60"),
         (["--recipe=mlperf_bert_lamb", "--batch_sizes=512"], "Choose one: --scaling=sqrt"),
@@ -304,6 +306,32 @@ def test_flags_that_cannot_be_read_end_with_2(study, flag):
     with pytest.raises(SystemExit) as end:
         study(flag)
     assert end.value.code == 2
+
+
+def test_a_second_study_in_the_same_folder_is_refused_while_the_first_is_at_work(study):
+    pytest.importorskip("fcntl")
+    assert study(RATES)[0] == 0
+    with _processes.alone(study.folder / "study.lock"):
+        code, _, err = study(RATES, "--seeds=0,1")
+        assert code == 2 and "Another study is at work in this folder" in err
+    assert study(RATES, "--seeds=0,1")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["results", "curves"])
+def test_a_line_that_was_cut_is_named(study, name):
+    assert study(RATES)[0] == 0
+    path = study.folder / f"{name}.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1][:30]]))
+    code, _, err = study(RATES)
+    assert code == 2 and f"{name}.csv, line {len(lines)}, isn't a whole line" in err
+
+
+def test_a_description_that_is_no_object_is_refused(study):
+    study.folder.mkdir()
+    (study.folder / "study.json").write_text("[]")
+    code, _, err = study(RATES)
+    assert code == 2 and "study.json can't be read: it must be an object" in err
 
 
 def test_what_ended_raises_ends_the_other_processes(tmp_path):

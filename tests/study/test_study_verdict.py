@@ -54,7 +54,7 @@ def test_the_verdict_is_the_same_with_the_sides_exchanged(tmp_path):
 def test_the_best_of_each_side_is_compared(tmp_path):
     lines = [
         studies.runs("lamb", 512, WORSE),
-        studies.runs("nlamb+", 512, GOOD),
+        studies.runs("nlamb_l2+", 512, GOOD),
         studies.runs("keras_lamb", 512, [0.999, 0.998, None]),  # a mean over the survivors
         studies.runs("muon", 512, WORSE),
         studies.runs("adamw", 512, SAME),
@@ -62,7 +62,7 @@ def test_the_best_of_each_side_is_compared(tmp_path):
     ]
     study = study_of(tmp_path, *lines)
     found = match(study, "untuned", 512)
-    assert (found.package.optimizer, found.baseline.optimizer) == ("nlamb+", "adamw")
+    assert (found.package.optimizer, found.baseline.optimizer) == ("nlamb_l2+", "adamw")
     assert match(study, "tuned", 512) is None
 
 

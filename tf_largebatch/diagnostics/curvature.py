@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.diagnostics.batch_loss import BatchLoss, refuse_half_precision
-from tf_largebatch.diagnostics.observer import inner_optimizer
+from tf_largebatch.diagnostics.observer import updates_done
 from tf_largebatch.scaling import check_count
 
 METHODS = ("difference", "exact")
@@ -185,7 +185,7 @@ class LocalLipschitz(keras.callbacks.Callback):
         self._loss = BatchLoss(self.model, *self._batch, **self._options)
         strategy = self.model.distribute_strategy
         self._writes = self.path is not None and strategy.extended.should_checkpoint
-        self._looked_at = self._updates_done()
+        self._looked_at = updates_done(self.model)
         self.values = []
         if self._writes:
             _keep_rows(str(self.path), self._looked_at)
@@ -194,7 +194,7 @@ class LocalLipschitz(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks, if a multiple of `every` has been reached."""
-        done = self._updates_done()
+        done = updates_done(self.model)
         if done // self.every_updates > self._looked_at // self.every_updates:
             self._looked_at = done
             self._look(done)
@@ -211,9 +211,6 @@ class LocalLipschitz(keras.callbacks.Callback):
     def set_state(self, state):
         """Goes on with what `get_state` returned."""
         self._known = state["local_lipschitz"]
-
-    def _updates_done(self):
-        return int(inner_optimizer(self.model).iterations.numpy())
 
     def _look(self, update):
         self._known = _lipschitz_now(self._loss, self.method)
@@ -233,6 +230,8 @@ def _keep_rows(path, update):
     kept = [row for row in rows if int(row[0]) <= update]
     csv.writer(text, lineterminator="\n").writerows([("update", "local_lipschitz"), *kept])
     folder, name = os.path.split(path)
+    if folder:
+        tf.io.gfile.makedirs(folder)
     temporary = os.path.join(folder, f"unfinished-{name}")
     with tf.io.gfile.GFile(temporary, "w") as file:
         file.write(text.getvalue())

@@ -147,8 +147,11 @@ class LayerNorms(ObservingCallback):
         """As `Observer.updated`."""
         order = getattr(optimizer, "norm_ord", 2)
         adapted = ratio is not None and ratio is not UNADAPTED
+        tensors = [tf.convert_to_tensor(x) for x in (w, g, new_w)]
 
         def look():
+            # Keras' optimizers work in the variable's dtype: squares in 16 bits would be rounded.
+            w, g, new_w = (tf.cast(x, tf.float32) if x.dtype.size < 4 else x for x in tensors)
             found = (
                 optimizer.iterations, norm(w, order), norm(g, order), norm(new_w - w, order),
                 ratio.value if adapted else math.nan, learning_rate,

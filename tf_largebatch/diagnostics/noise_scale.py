@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tf_largebatch.diagnostics.batch_loss import BatchLoss
 from tf_largebatch.diagnostics.observer import ObservingCallback
+from tf_largebatch.scaling import check_count
 
 
 class NoiseEstimate(typing.NamedTuple):
@@ -81,6 +82,8 @@ class NoiseScale(ObservingCallback):
         super().__init__(every, "noise")
         if not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
             raise ValueError(f"momentum must be a number in [0, 1). Received: {momentum!r}.")
+        if global_batch_size is not None:
+            global_batch_size = check_count("global_batch_size", global_batch_size)
         self.momentum, self.global_batch_size = momentum, global_batch_size
         self._forget()
 
@@ -222,8 +225,8 @@ def gradient_noise_scale(
     1.333
     """
     examples = len(tf.nest.flatten(inputs)[0])
-    whole_parts = isinstance(micro_batch_size, int) and micro_batch_size > 0
-    if not whole_parts or examples % micro_batch_size or examples < 2 * micro_batch_size:
+    micro_batch_size = check_count("micro_batch_size", micro_batch_size)
+    if examples % micro_batch_size or examples < 2 * micro_batch_size:
         raise ValueError(
             "micro_batch_size must cut the batch into two or more equal parts. Received: "
             f"micro_batch_size={micro_batch_size!r}, {examples} examples. Choose a divisor."

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from tf_largebatch.optimizers import LayerwiseOptimizer
+from tf_largebatch.scaling import check_count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,11 +64,7 @@ class ObservingCallback(keras.callbacks.Callback):
 
     def __init__(self, every, role):
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(
-                f"every must be a whole number of updates, at least 1. Received: {every!r}."
-            )
-        self.every_updates, self._role = every, role
+        self.every_updates, self._role = check_count("every", every), role
 
     def make_variables(self):
         """Makes what the figures are kept in; called in the scope of the model's strategy."""
@@ -93,7 +90,7 @@ class ObservingCallback(keras.callbacks.Callback):
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
             self.make_variables()
-        self._last_look = self._look_before(self._updates_done())
+        self._last_look = self._look_before(updates_done(model))
         _observe(model, **{self._role: self})
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -106,7 +103,7 @@ class ObservingCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Takes up the figures of the last look, if they are new."""
-        update = self._look_before(self._updates_done())
+        update = self._look_before(updates_done(self.model))
         if update > self._last_look:
             self._last_look = update
             self.look(update)
@@ -115,16 +112,18 @@ class ObservingCallback(keras.callbacks.Callback):
         """Detaches itself."""
         _observe(self.model, **{self._role: None})
 
-    def _updates_done(self):
-        return int(inner_optimizer(self.model).iterations.numpy())
-
-    def _look_before(self, updates_done):
-        return (updates_done - 1) // self.every_updates * self.every_updates
+    def _look_before(self, done):
+        return (done - 1) // self.every_updates * self.every_updates
 
 
 def inner_optimizer(model):
     """The model's optimizer, or the one that its LossScaleOptimizer wraps."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def updates_done(model):
+    """How many updates the model's optimizer has made, an int."""
+    return int(inner_optimizer(model).iterations.numpy())
 
 
 def _observe(model, **listeners):

@@ -76,7 +76,7 @@ def plot_trust_ratios(table, path, *, updates=None):
     Args:
         table: path of a `norms.csv`.
         path: .png or .svg to write.
-        updates: numbers of the updates to show; by default up to six, evenly chosen.
+        updates: numbers of the updates to show; None or none of them: up to six, evenly chosen.
 
     Raises:
         ValueError: if the table has no trust ratio, as with Keras' own optimizers, or none of
@@ -90,7 +90,7 @@ def plot_trust_ratios(table, path, *, updates=None):
             f"{table} holds no trust ratios. They are LARS' and LAMB's; train with one of these."
         )
     found = list(dict.fromkeys(int(row["update"]) for row in rows))
-    if updates is None:
+    if not updates:
         count = min(6, len(found))
         updates = [found[round(i * (len(found) - 1) / max(count - 1, 1))] for i in range(count)]
     missing = [update for update in updates if update not in found]

@@ -1,4 +1,4 @@
-"""How large a batch is worth it, and what it costs.
+r"""How large a batch is worth it, and what it costs.
 
     python -m tf_largebatch.plan --recipe=resnet50_lars --batch_sizes=256,1024,8192,32768 \
         --devices=16 --network=fdr
@@ -35,10 +35,16 @@ def main(argv=None):
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is the report's alone
             plan = make_plan(flags)
-            if flags.plot is not None:
-                from tf_largebatch.plan._figure import draw
+        # Before the figure: what was measured must not be lost with it.
+        report(plan, flags.format)
+        sys.stdout.flush()
+        if flags.plot is not None:
+            from tf_largebatch.plan._figure import draw
 
-                draw(plan, flags.plot)
+            draw(plan, flags.plot)
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("TRACEBACK"):
             raise
@@ -49,7 +55,6 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt:
         return 130
-    report(plan, flags.format)
     return 0
 
 
@@ -115,12 +120,22 @@ def _check(flags):
             "--measure runs the model and finds its speed. Leave out --parameters and "
             "--time_per_flop."
         )
+    if flags.time_per_flop is not None and (flags.device or flags.utilization is not None):
+        raise ValueError(
+            "--time_per_flop is the speed that is reached, whatever the device. Leave out --device "
+            "and --utilization, or --time_per_flop."
+        )
     if flags.memory_limit_gib is not None and flags.measure is None:
         raise ValueError("--memory_limit_gib belongs to --measure. Give both.")
     if flags.recipe is not None and (flags.optimizer or flags.model_options or flags.input_shape):
         raise ValueError(
             "A recipe has its own optimizer and network. Leave out --optimizer, --model_options "
             "and --input_shape, or give --model instead of --recipe."
+        )
+    if flags.parameters is not None and (flags.model_options or flags.input_shape or flags.train):
+        raise ValueError(
+            "With --parameters no network is made. Leave out --model_options, --input_shape and "
+            "--train, or --parameters."
         )
     for name in ("batch_sizes", "devices", "tuning_runs"):
         for value in getattr(flags, name):
@@ -133,7 +148,7 @@ def _check(flags):
         if getattr(flags, name) is not None:
             mend = "Correct it, or leave it out."
             check_number(f"--{name}", getattr(flags, name), mend=mend)
-    if not 0 < flags.utilization <= 1:
+    if flags.utilization is not None and not 0 < flags.utilization <= 1:
         raise ValueError(
             "--utilization must lie above 0 and not above 1. Received: "
             f"{flags.utilization:g}. For 40 %, pass 0.4."
@@ -162,6 +177,10 @@ def _device(flags):
     return costs.device_named(flags.device or DEFAULT_DEVICE)
 
 
+def _utilization(flags):
+    return DEFAULT_UTILIZATION if flags.utilization is None else flags.utilization
+
+
 def _machine(flags, network, job, measured):
     """The `Machine`; a device's power at its utilization is the price of an operation."""
     seconds = joules = None
@@ -169,7 +188,7 @@ def _machine(flags, network, job, measured):
         seconds = flags.time_per_flop
     elif not measured or flags.device is not None:
         device = _device(flags)
-        seconds = device.seconds_per_operation(job.precision) / flags.utilization
+        seconds = device.seconds_per_operation(job.precision) / _utilization(flags)
         joules = None if device.watts is None else device.watts * seconds
     return Machine(
         network=network,
@@ -189,7 +208,7 @@ def _speed_in_words(flags, job):
     peak = 1 / device.seconds_per_operation(job.precision) / 1e12
     return (
         f"{device.name}, peak {peak:g} Tflop/s ({device.source}), of which "
-        f"{flags.utilization:.0%} is reached (an assumption; --measure finds out)"
+        f"{_utilization(flags):.0%} is reached (an assumption; --measure finds out)"
     )
 
 
@@ -219,8 +238,8 @@ def _parser():
     add("--alpha", type=float, help="instead: latency of a message, in seconds")
     add("--beta", type=float, help="instead: seconds a byte")
     add("--device", help=f"{', '.join(costs.DEVICES)}; default: {DEFAULT_DEVICE}")
-    add("--utilization", type=float, default=DEFAULT_UTILIZATION,
-        help="part of the device's peak that training reaches; default: %(default)s")  # fmt: skip
+    reached = f"part of the device's peak that training reaches; default: {DEFAULT_UTILIZATION}"
+    add("--utilization", type=float, help=reached)
     add("--time_per_flop", type=float, help="instead: seconds an operation, as reached")
     add("--tuning_runs", type=_integers, default=(1,),
         help="how often the run is made, or such a number for each batch size")  # fmt: skip

@@ -89,6 +89,8 @@ def build(spec):
     module, colon, function = spec.name.partition(":")
     if not colon:
         return reference_models(spec.folder).build(spec.name, **arguments)
+    if not module:
+        raise ValueError(f"--model must name a function as module:function. Received: {spec.name}.")
     try:
         made = getattr(importlib.import_module(module), function)(**arguments)
     except (ImportError, AttributeError, TypeError) as error:

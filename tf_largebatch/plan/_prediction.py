@@ -161,23 +161,21 @@ def _phase(job, counted, machine, optimizer_bytes, phase, devices, communication
         parameters=counted.parameters,
         operations_per_example=OPERATIONS_FORWARD * counted.multiply_adds,
     )
-    whole = plan_batch(
-        phase.global_batch_size, replicas=devices, micro_batch_size=job.micro_batch_size
-    )
-    micro_batch_size = job.micro_batch_size
-    if micro_batch_size is None and machine.measured:
-        micro_batch_size = costs.fastest_micro_batch(machine.measured, whole.batch_per_replica)
-    layout = plan_batch(
-        phase.global_batch_size, replicas=devices, micro_batch_size=micro_batch_size
-    )
+
+    def fastest(share):
+        if job.micro_batch_size is None and machine.measured:
+            return costs.fastest_micro_batch(machine.measured, share)
+        return job.micro_batch_size
+
+    size = phase.global_batch_size
+    share = plan_batch(size, replicas=devices).batch_per_replica
+    layout = plan_batch(size, replicas=devices, micro_batch_size=fastest(share))
     micro_batch_seconds = _speed(machine, counted.multiply_adds)
-    alone = job.micro_batch_size or layout.micro_batch_size
-    if job.micro_batch_size is None and machine.measured:
-        alone = costs.fastest_micro_batch(machine.measured, phase.global_batch_size)
+    alone = fastest(size) or layout.micro_batch_size  # of one device that takes the whole batch
     time = costs.update_time(
         compute_seconds=layout.accumulation * micro_batch_seconds(layout.micro_batch_size),
         communication_seconds=communication_seconds,
-        one_device_seconds=phase.global_batch_size / alone * micro_batch_seconds(alone),
+        one_device_seconds=size / alone * micro_batch_seconds(alone),
         devices=devices,
     )
     memory = costs.memory(

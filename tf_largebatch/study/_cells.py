@@ -103,16 +103,20 @@ def ablation(job, names, base_rates, batch_sizes, seeds):
     Raises:
         ValueError: if an ablation needs an optimizer or a recipe that isn't there.
     """
-    found = []
+    found, without = [], set(names)
     for cell in untuned(job, base_rates, batch_sizes, seeds):
         for name in names:
-            found += [c._replace(group="ablation") for c in _variants(job, name, cell)]
-    for name in names:
-        if name in ("bias_correction", "norm", "nesterov") and "lamb" not in base_rates:
-            raise ValueError(
-                f"--ablate {name} is compared with lamb. Received: optimizers "
-                f"{', '.join(base_rates)}. Add lamb."
-            )
+            variants = _variants(job, name, cell)
+            found += [variant._replace(group="ablation") for variant in variants]
+            if variants:
+                without.discard(name)
+    for name in without:
+        what = "optimizers whose warmup follows LEGW" if name == "legw" else "lamb"
+        raise ValueError(
+            f"--ablate {name} is compared with {what}. Received: optimizers "
+            f"{', '.join(base_rates)}, recipe {job.base.recipe}. "
+            f"{'Choose others' if name == 'legw' else 'Add lamb'}, or leave the ablation out."
+        )
     return found
 
 

@@ -1,17 +1,18 @@
 """The command line of the study.
 
 Every run is train.py in a process of its own. All optimizers get the same length of training, the
-same data and the same seeds, and each its own rule, which is printed: the recipe's, or for momentum
-SGD that of Goyal et al. 2017. Base learning rates that aren't given are searched for at the base
-batch, with as many trials for every optimizer, this package's included. Trials have a seed of their
-own and are judged on the very held-out data that the study reports, which favours what is tuned,
-every optimizer alike.
+same data and the same seeds, and each its own rule, which is printed: the recipe's, or for sgd
+(Nesterov momentum) that of Goyal et al. 2017. Base learning rates that aren't given are searched
+for at the base batch, with as many trials for every optimizer, this package's included. Trials have
+a seed of their own and are judged on the very held-out data that the study reports, which favours
+what is tuned, every optimizer alike.
 
 Exit codes: 0 done, 1 runs failed, 2 a mistake in the command, 130 and 143 stopped by SIGINT and
 SIGTERM: the same command goes on.
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -67,6 +68,7 @@ def _report(folder):
     from tf_largebatch.study._report import write_report  # it needs matplotlib, the runs don't
 
     print(write_report(folder))
+    print(f"{os.path.join(folder, 'report.html')} shows the same as a page.")
 
 
 def _parser():
@@ -133,6 +135,13 @@ def _study(flags, argv, train_flags):
     for name in ("base_trials", "trials", "processes"):
         if getattr(flags, name) < 1:
             raise ValueError(f"--{name} must be at least 1. Received: {getattr(flags, name)}.")
+    if not flags.out:
+        raise ValueError("--out must name a folder. Received an empty name.")
+    if not flags.tune and (flags.tune_batch_sizes or flags.space != "ruled"):
+        raise ValueError(
+            "--tune_batch_sizes and --space are of tuning. Received one of them without --tune. "
+            "Add --tune=grid or --tune=random."
+        )
     if flags.target is not None and not 0 < flags.target <= 1:
         raise ValueError(f"--target must be a fraction, at most 1. Received: {flags.target:g}.")
     for optimizer in flags.optimizers:
@@ -197,8 +206,14 @@ def _rates(text):
     """An argparse type: "adamw=0.001,sgd=0.02" as a dict."""
     found = {}
     for entry in text.split(","):
-        name, _, rate = entry.partition("=")
-        found[name.strip()] = float(rate)
-        if not 0 < found[name.strip()] < float("inf"):
-            raise argparse.ArgumentTypeError(f"rates must be above 0. Received: {entry}")
+        name, _, value = entry.partition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            raise argparse.ArgumentTypeError(
+                f"entries must be optimizer=rate, rates finite and above 0. Received: {entry}"
+            )
+        found[name.strip()] = rate
     return found

@@ -54,7 +54,10 @@ def read(folder):
     path = os.path.join(folder, "study.json")
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            found = json.load(file)
+        if not isinstance(found, dict):
+            raise ValueError("it must be an object")
+        return found
     except FileNotFoundError:
         if os.path.isdir(folder) and os.listdir(folder):
             raise ValueError(

@@ -15,6 +15,8 @@ thead th { border-bottom: 2px solid #444; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; color: #444; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem 1.5rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { caption { max-width: calc(100vw - 2rem); }
+  figure { overflow-x: auto; } img { max-width: none; width: 36rem; } }
 @media print { body { max-width: none; font-size: 11pt; }
   figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 """

@@ -7,6 +7,11 @@ import subprocess
 import time
 from typing import NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 POLL_SECONDS = 0.1
 
 
@@ -109,6 +114,27 @@ def _end(processes, caught):
             for process in processes:
                 process.kill()
         time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def alone(path):
+    """Holds a lock file; it is free again when this process ends, however it ends.
+
+    Where the system has no such locks (Windows), nothing is held.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"Another study is at work in this folder: it holds {path}. Wait for its end, "
+                    "or name another --out."
+                ) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -83,8 +83,9 @@ def _sections(study):
         found.insert(0, Section("Accuracy", [tables.accuracy(study)], [figures.accuracy]))
         found.append(Section("Settings", [tables.settings(study)], []))
         if study.curves and target(study)[0] is not None:
-            to_target = [tables.updates_to_target(study)], [figures.updates_to_target]
-            found.append(Section("Updates to the target", *to_target))
+            drawings = [figures.updates_to_target] if len(batches) > 1 else []
+            made = [tables.updates_to_target(study)]
+            found.append(Section("Updates to the target", made, drawings))
         if study.curves:
             found.append(Section("Training curves", [], [figures.training_curves]))
     if study.of("sweep"):

@@ -23,6 +23,9 @@ class Results:
     Args:
         folder: of the study; what it holds is read.
 
+    Raises:
+        ValueError: if a file there isn't what the study writes.
+
     Attributes:
         rows: {cell: row of results.csv, a dict of strings and numbers}.
         curves: {cell: rows of curves.csv}.
@@ -30,9 +33,9 @@ class Results:
 
     def __init__(self, folder):
         self._folder = folder
-        self.rows = {row["cell"]: row for row in _read(self._path("results"))}
+        self.rows = {row["cell"]: row for row in _read(self._path("results"), COLUMNS)}
         self.curves = {}
-        for row in _read(self._path("curves")):
+        for row in _read(self._path("curves"), CURVE_COLUMNS):
             if row["cell"] in self.rows:  # else the study was stopped between the two files
                 self.curves.setdefault(row["cell"], []).append(row)
 
@@ -148,8 +151,17 @@ def _write(path, columns, rows):
     write_text(path, text.getvalue())
 
 
-def _read(path):
-    """The rows of a CSV file; of none, none."""
+def _read(path, columns=()):
+    """The rows of a CSV file, each with all of the columns; of no file, none."""
+    rows = []
     with contextlib.suppress(FileNotFoundError), open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-    return []
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row or None in row.values() or not row.keys() >= set(columns):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}, isn't a whole line as a study writes it. "
+                    "Delete it (the run of a line of results.csv is then made again), or name "
+                    "another --out."
+                )
+            rows.append(row)
+    return rows

@@ -1,9 +1,13 @@
 """Each optimizer's rule: its learning rate, warmup and decay at any batch size, from one base rate.
 
 The recipe's rule (for instance the square root of the batch and LEGW) holds for every optimizer
-but momentum SGD, whose own is that of Goyal et al. 2017 (arXiv:1706.02677, sections 2.1, 2.2 and
-5.1). A "+" adds their schedule, as in the thesis' Table 6.4; "_l2" adds L2 regularisation, as in
-its section 6.6.
+but "sgd", Nesterov momentum, whose own is that of Goyal et al. 2017 (arXiv:1706.02677, sections
+2.1, 2.2 and 5.1); "momentum" is SGD with plain momentum by the recipe's rule. A "+" adds their
+schedule, as in the thesis' Table 6.4; "_l2" adds L2 regularisation, as in its section 6.6.
+
+Two things differ from Goyal et al.: warmup begins at 0, theirs at the base rate; and weight decay
+acts apart from the gradient, theirs within it, where momentum 0.9 makes it felt 10 times as much
+("sgd_l2" adds theirs).
 """
 
 import dataclasses
@@ -12,9 +16,8 @@ from typing import NamedTuple
 from tf_largebatch.recipes import Recipe
 from tf_largebatch.scaling import scale_learning_rate
 
-OPTIMIZERS = next(f for f in dataclasses.fields(Recipe) if f.name == "optimizer").metadata[
-    "choices"
-]
+_OF_TRAIN = next(f for f in dataclasses.fields(Recipe) if f.name == "optimizer")
+OPTIMIZERS = (*_OF_TRAIN.metadata["choices"], "momentum")
 LAMBS = ("lamb", "nlamb", "nnlamb", "keras_lamb")
 L2 = 1e-4  # of the thesis' ResNet-50, where "_l2" says so
 FALLS = (30 / 90, 60 / 90, 80 / 90)  # of the run, where "+" multiplies the rate by 0.1
@@ -36,10 +39,12 @@ class Habit(NamedTuple):
     learning_rate: float  # the middle of the base rates that are tried
     weight_decay: float | None = None  # None: as the recipe
     flags: tuple[str, ...] = ()
+    at_batch: int | None = None  # the rate is in proportion to the batch, and this at this one
 
 
 _HABITS = {
-    "sgd": Habit(0.03, 1e-4, ("--momentum=0.9", "--nesterov")),
+    "sgd": Habit(0.1, 1e-4, ("--momentum=0.9", "--nesterov"), at_batch=256),  # of Goyal et al.
+    "momentum": Habit(0.1, 1e-4, ("--momentum=0.9", "--nonesterov"), at_batch=256),
     "lars": Habit(1.0, 1e-4),
     "adagrad": Habit(0.01, 0.0),  # without decay, which adamw is for
     "adam": Habit(0.001, 0.0),
@@ -50,16 +55,22 @@ _HABITS = {
 }
 
 
+def without_suffixes(optimizer):
+    """The name of an optimizer alone.
+
+    >>> without_suffixes("adamw_l2+")
+    'adamw'
+    """
+    return optimizer.removesuffix("+").removesuffix("_l2")
+
+
 def plain(optimizer):
-    """The name that train.py knows: "adam" of "adam+", "adamw" of "adamw_l2+".
+    """The same, checked.
 
     Raises:
         ValueError: if there is no such optimizer.
-
-    >>> plain("adamw_l2+")
-    'adamw'
     """
-    name = optimizer.removesuffix("+").removesuffix("_l2")
+    name = without_suffixes(optimizer)
     if name not in OPTIMIZERS:
         raise ValueError(
             f"There is no optimizer of this name. Received: {optimizer}. There are "
@@ -73,8 +84,11 @@ def middle_rate(job, optimizer):
     """The base rate around which others are tried: the recipe's, or the optimizer's habit."""
     own, name = job.base.optimizer, plain(optimizer)
     related = name == own or (name in LAMBS and own in LAMBS)
-    known = job.base.learning_rate is not None
-    return job.base.learning_rate if related and known else _HABITS[name].learning_rate
+    if related and job.base.learning_rate is not None:
+        return job.base.learning_rate
+    habit = _HABITS[name]
+    scale = job.base.global_batch_size / habit.at_batch if habit.at_batch else 1
+    return habit.learning_rate * scale
 
 
 def ruled(job, optimizer, base_learning_rate, global_batch_size):
@@ -127,7 +141,8 @@ def flags(job, optimizer, setting, global_batch_size):
         ValueError: for a "+" in a job whose length isn't known in epochs.
     """
     name, base = plain(optimizer), job.base
-    found = [f"--optimizer={name}", f"--learning_rate={setting.learning_rate!r}"]
+    trained = "sgd" if name == "momentum" else name  # as train.py calls it
+    found = [f"--optimizer={trained}", f"--learning_rate={setting.learning_rate!r}"]
     warmup = setting.warmup if setting.warmup_unit == "epochs" else round(setting.warmup)
     found.append(f"--warmup_{setting.warmup_unit}={warmup!r}")
     if setting.weight_decay is not None:
@@ -163,24 +178,26 @@ def words(job, optimizer, base_learning_rate):
     }[_scaling(job, optimizer)]
     rule = warmup_rule(job, optimizer)
     if rule == "goyal" and base.epochs is None:
-        warmup = "warmup 1/18 of the updates (Goyal et al. 2017)"
+        warmup = "warmup 1/18 of the updates, from 0 (Goyal et al. 2017: from the base rate)"
     elif rule == "goyal":
         epochs, _ = _goyal_warmup(base.epochs, None)
-        warmup = f"warmup {epochs:g} epochs at every batch (Goyal et al. 2017)"
+        warmup = f"warmup {epochs:g} epochs at every batch, from 0 (Goyal et al. 2017: from the "
+        warmup += "base rate)"
     elif base.warmup_updates is not None:
         how = "as many at every batch, LEGW" if rule == "legw" else "/ (batch / base batch)"
         warmup = f"warmup {base.warmup_updates} updates at the base batch, {how}"
     else:
         how = "x batch / base batch, LEGW" if rule == "legw" else "as many at every batch"
         warmup = f"warmup {base.warmup_epochs or 0:g} epochs at the base batch, {how}"
-    decay = _weight_decay(job, optimizer)
+    decay, name = _weight_decay(job, optimizer), plain(optimizer)
     parts = [
         f"learning rate {base_learning_rate:.6g} at batch {base.global_batch_size} {rate}".strip(),
         warmup,
         f"weight decay {'default' if decay is None else f'{decay:g}'}",
     ]
-    if _is_goyal_sgd(job, optimizer):
-        parts.append("Nesterov momentum 0.9")
+    if name in ("sgd", "momentum") and name != base.optimizer:
+        parts[-1] += " apart from the gradient"
+        parts.append("Nesterov momentum 0.9" if name == "sgd" else "momentum 0.9")
     if _has_l2(optimizer):
         parts.append(f"L2 regularisation {L2:g} in the loss")
     if optimizer.endswith("+"):

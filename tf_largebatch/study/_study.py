@@ -84,11 +84,16 @@ class Study:
         """Runs everything that isn't finished yet.
 
         Raises:
+            ValueError: if another study is at work in the folder.
             Stopped: by a signal; what ran has been saved.
             RuntimeError: if runs fail one after the other, or nothing can be learnt from them.
         """
-        plan = self.plan
         os.makedirs(os.path.join(self.folder, "runs"), exist_ok=True)
+        with _processes.alone(os.path.join(self.folder, "study.lock")):
+            self._run_all()
+
+    def _run_all(self):
+        plan = self.plan
         rates, known = self.rates()
         self._check_cells(plan.base_cells() + (plan.cells(rates) if known else []))
         finished = sum(map(self.results.is_finished, self._sizes))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tf_largebatch.study import _rules
 from tf_largebatch.study._reading import count_diverged, done
 from tf_largebatch.study._statistics import Difference, decimals, difference, summary
 
@@ -20,17 +21,20 @@ RULES = (
     "otherwise the seeds leave it open. Without an interval, as with one seed, it isn't known.",
     "Diverged runs are counted and in no mean. An optimizer with one at a batch doesn't hold "
     "there; with one at the base batch, what it holds isn't known.",
-    "This package's optimizers are lamb, lars, nlamb and nnlamb, also with a + (warmup and "
-    "steps down as Goyal et al. 2017); all others are baselines, Keras' own LAMB (keras_lamb) "
-    "among them. The best of either is the one with the smallest share of diverged runs and, among "
-    "these, the highest mean: chosen after the fact on both sides, so that the side with more "
-    "candidates has the better chance.",
+    "This package's optimizers are lamb, lars, nlamb and nnlamb, also with _l2 (L2 regularisation) "
+    "and a + (warmup and steps down as Goyal et al. 2017); all others are baselines, Keras' own "
+    "LAMB (keras_lamb) among them. The best of either is the one with the smallest share of "
+    "diverged runs and, among these, the highest mean: chosen after the fact on both sides, so "
+    "that the side with more candidates has the better chance.",
     "The best baseline is as good as the best of this package if the interval of their "
     "difference covers 0, and better or worse if it doesn't. If their shares of diverged runs "
     "differ, the smaller share is better, whatever the means.",
     "Untuned runs are compared with untuned, tuned with tuned. Settings were tuned on the very "
     "held-out examples that are reported here, with another seed, and so were the base learning "
-    "rates that weren't given: this favours what was tuned, all optimizers alike.",
+    "rates that weren't given: this favours what was tuned, all optimizers alike. How base "
+    "learning rates that were given had been found isn't known here. What the recipe sets for all "
+    "(the fall of the rate, label smoothing and the like), and the rate around which its own "
+    "optimizer and that one's kin are tried, was chosen for its own optimizer: this favours that.",
 )
 
 
@@ -127,7 +131,7 @@ def match(study, group, batch):
 
 
 def _is_of_package(optimizer):
-    return optimizer.removesuffix("+") in THIS_PACKAGE
+    return _rules.without_suffixes(optimizer) in THIS_PACKAGE
 
 
 def _winner(package, baseline, found):
