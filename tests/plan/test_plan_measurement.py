@@ -84,6 +84,19 @@ def test_a_larger_share_makes_more_than_linear_speed(answers, capsys):
     assert large_on_1["compute_seconds_per_update"] == pytest.approx(2 * 0.95)
 
 
+def test_a_named_device_draws_its_watts_for_as_long_as_was_measured(answers, capsys):
+    """A P100 has 300 W, whatever part of its peak these seconds are; and a price goes first."""
+    answers[0].update(FIGURE_5_6)
+    flags = ["--batch_sizes=1024", "--devices=4", "--measure=16:512", "--tuning_runs=3"]
+    found = planned(capsys, *flags, "--device=p100")
+    [row] = found["rows"]
+    assert found["seconds_per_operation"] is None
+    assert row["computation_joules"] == pytest.approx(3 * 300 * 4 * row["updates"] * 0.51)
+    [row] = planned(capsys, *flags, "--device=p100", "--joules_per_operation=1e-11")["rows"]
+    operations = 3 * row["operations_forward"]  # both ways
+    assert row["computation_joules"] == pytest.approx(3 * operations * 1e-11)
+
+
 @pytest.mark.parametrize("answer", [
     (-9, ""), (1, "std::bad_alloc"), (1, "MemoryError: Unable to allocate 8 GiB"),
 ])  # fmt: skip

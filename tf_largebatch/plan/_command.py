@@ -115,10 +115,12 @@ def _check(flags):
         )
     if flags.parameters is not None and flags.multiply_adds is None:
         raise ValueError("--parameters needs --multiply_adds, those of an example. Give both.")
-    if flags.measure is not None and (flags.parameters is not None or flags.time_per_flop):
+    if flags.measure is not None and (
+        flags.parameters is not None or flags.time_per_flop or flags.utilization is not None
+    ):
         raise ValueError(
-            "--measure runs the model and finds its speed. Leave out --parameters and "
-            "--time_per_flop."
+            "--measure runs the model and finds its speed. Leave out --parameters, "
+            "--time_per_flop and --utilization."
         )
     if flags.time_per_flop is not None and (flags.device or flags.utilization is not None):
         raise ValueError(
@@ -182,11 +184,11 @@ def _utilization(flags):
 
 
 def _machine(flags, network, job, measured):
-    """The `Machine`; a device's power at its utilization is the price of an operation."""
-    seconds = joules = None
-    if flags.time_per_flop is not None:
-        seconds = flags.time_per_flop
-    elif not measured or flags.device is not None:
+    """The `Machine`; a device's power for the time of an operation is its price."""
+    seconds, joules, watts = flags.time_per_flop, None, None
+    if measured and flags.device is not None:
+        watts = _device(flags).watts
+    elif not measured and seconds is None:
         device = _device(flags)
         seconds = device.seconds_per_operation(job.precision) / _utilization(flags)
         joules = None if device.watts is None else device.watts * seconds
@@ -194,6 +196,7 @@ def _machine(flags, network, job, measured):
         network=network,
         seconds_per_operation=seconds,
         measured=measured,
+        watts=watts,
         joules_per_operation=flags.joules_per_operation or joules,
         joules_per_byte=flags.joules_per_byte or network.joules_per_byte,
     )
@@ -237,7 +240,8 @@ def _parser():
     add("--network", help=f"{', '.join(costs.NETWORKS)}; default: {DEFAULT_NETWORK}")
     add("--alpha", type=float, help="instead: latency of a message, in seconds")
     add("--beta", type=float, help="instead: seconds a byte")
-    add("--device", help=f"{', '.join(costs.DEVICES)}; default: {DEFAULT_DEVICE}")
+    add("--device", help=f"{', '.join(costs.DEVICES)}; default: {DEFAULT_DEVICE}; with --measure, "
+        "whose watts count")  # fmt: skip
     reached = f"part of the device's peak that training reaches; default: {DEFAULT_UTILIZATION}"
     add("--utilization", type=float, help=reached)
     add("--time_per_flop", type=float, help="instead: seconds an operation, as reached")

@@ -18,6 +18,7 @@ class Machine(NamedTuple):
     network: costs.Network
     seconds_per_operation: float | None  # None where the speed is measured
     measured: tuple[costs.Measured, ...]
+    watts: float | None  # of a device whose speed is measured
     joules_per_operation: float | None
     joules_per_byte: float | None
 
@@ -106,12 +107,17 @@ def predict(job, counted, machine, setting, devices, tuning_runs=1):
     )
     largest = max((part.memory for part in parts), key=lambda memory: memory.total_bytes)
     estimated = first.activations is not None
+    operations = cost.operations * OPERATIONS_TRAINING / OPERATIONS_FORWARD
+    price = machine.joules_per_operation
+    if price is None and machine.watts is not None:
+        busy_seconds = devices * cost.updates * mean.compute_seconds
+        price = machine.watts * busy_seconds / operations
     joules = (None, None, None)
-    if machine.joules_per_operation is not None and machine.joules_per_byte is not None:
+    if price is not None and machine.joules_per_byte is not None:
         joules = costs.energy(
-            operations=cost.operations * OPERATIONS_TRAINING / OPERATIONS_FORWARD,
+            operations=operations,
             updates=cost.updates, parameters=first.parameters, devices=devices,
-            joules_per_operation=machine.joules_per_operation,
+            joules_per_operation=price,
             joules_per_byte=machine.joules_per_byte, runs=tuning_runs,
         )  # fmt: skip
         joules = (*joules, joules.total_joules)
