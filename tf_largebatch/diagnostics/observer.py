@@ -55,7 +55,9 @@ class Observer:
 class ObservingCallback(keras.callbacks.Callback):
     """Base of the callbacks that observe: attached while training runs, and then no more.
 
-    The functions of the run are traced anew for it, and once more after it.
+    The functions of the run are traced anew for it, and once more after it. Where `fit` ends by an
+    exception Keras tells no callback: it stays attached, which costs its looks, until the next run
+    with such a callback or until the model is compiled anew.
 
     Args:
         every: updates from one look to the next; the first look is at update 0.
