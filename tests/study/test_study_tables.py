@@ -133,6 +133,9 @@ def test_the_winner_is_the_trial_that_the_tuned_runs_repeat(tmp_path):
         "0.01, warmup 0.2, wd 0.01",
         "98.00",
     ]
+    lines[-1] = studies.runs("lamb", 512, [0.97], "tuned", learning_rate=0.001)
+    words = search_tables.winners(study_of(tmp_path, *lines), "trial").rows[0][4]
+    assert words == "0.001, warmup 0.2, wd 0.01; the lowest rate tried"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def accuracy(study, folder):
             axis.set_ylabel(f"held-out {metric} (%)")
             for number, (name, group, points) in enumerate(lines):
                 _accuracy_line(axis, study, name, group, points, _aside(number, len(lines)))
+            low, high = axis.get_ylim()  # deviations may reach beyond what a share can be
+            axis.set_ylim(max(low, -3), min(high, 103))
         axes[-1, 0].set_xlabel("global batch size (examples)")
         if wide:
             axes[0, 0].set_title("all")

@@ -102,16 +102,24 @@ def winners(study, group):
                         f"{batch:,}",
                         str(len(trials)),
                         str(count_diverged(trials)),
-                        settings_text(won) if won else "not run yet",
+                        settings_text(won) + _edge(won, trials) if won else "not run yet",
                         value_text([won], places) if won else NONE,
                     ]
                 )
     caption = (
         "Trials, of one seed each, and the settings that won: those of the "
-        f"{measures.WINS[group]} runs"
+        f"{measures.WINS[group]} runs. A better rate may lie beyond one at the edge"
     )
     head = ["Optimizer", "Batch", "Trials", "Diverged", "Winner", "Its value, %"]
     return Table(caption, head, rows)
+
+
+def _edge(won, trials):
+    """Says where a better rate may lie beyond those that were tried."""
+    rates = sorted({trial.learning_rate for trial in trials})
+    if len(rates) < 2 or won.learning_rate not in (rates[0], rates[-1]):
+        return ""
+    return f"; the {'lowest' if won.learning_rate == rates[0] else 'highest'} rate tried"
 
 
 def _plain(value):
