@@ -13,8 +13,12 @@ from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 UPDATES = 20
 NESTEROV = {LAMB: "", NLAMB: "m", NNLAMB: "mv"}
 MODE = MODES[0]
-# Ranks 0 to 4; b is excluded from decay, c from both, d from adaptation; z starts at zero.
-SHAPES = {"a": (3, 4), "b": (5,), "c": (), "d": (2, 3, 2), "e": (2, 2, 3, 2), "z": (4,)}
+# Ranks 0 to 4; b is excluded from decay, c from both, d from adaptation; z starts at zero. Some are
+# of one shape, and some so large that TensorFlow compiles their update.
+SHAPES = {
+    "a": (3, 4), "b": (5,), "c": (), "d": (2, 3, 2), "e": (2, 2, 3, 2), "z": (4,),
+    "f": (3, 4), "g": (4,), "h": (), "i": (), "l": (128, 130), "m": (128, 130),
+}  # fmt: skip
 
 
 def lars_options():

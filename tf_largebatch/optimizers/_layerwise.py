@@ -17,7 +17,7 @@ from tf_largebatch.optimizers.exclusions import (
     resolve,
     variable_path,
 )
-from tf_largebatch.rules import norm
+from tf_largebatch.rules import UNADAPTED, TrustRatio, global_norm, norm
 
 if keras.backend.backend() == "tensorflow":
     from tf_largebatch.optimizers._tensorflow import TensorFlowUpdates as BackendUpdates
@@ -145,25 +145,71 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         return super().add_variable(shape, initializer, _at_least_float32(dtype), **options)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Fetches a variable's slots, calls the rule, assigns what it returns."""
-        index = self._get_variable_index(variable)
-        slots = [self._slots[name][index] for name in self.slot_names]
-        dtype = self._state_dtype(variable)
-        row = self._exclusions[index]
-        old = self._weights(variable)
-        g, lr, *values = (ops.cast(x, dtype) for x in (gradient, learning_rate, *slots))
-        w, *values, ratio = self.rule(
-            old, g, *values, lr, adapt=row.adapted, weight_decay=self._decay_of(row)
-        )
-        if _is_half(variable) and self.weight_rounding == "stochastic":
-            w = rounding.stochastic(w, self.iterations, index)
-        if self.observer is not None:
-            self.observer.updated(self, index, lr, old, g, w, ratio)
-        self._assign_weights(variable, w)
-        for slot, value in zip(slots, values, strict=True):
-            self.assign(slot, value)
+        """Fetches a variable's slots, and moves both by the rule."""
+        indices = [self._get_variable_index(variable)]
+        self._update_alike(indices, [variable], *self._state_of(indices), [gradient], learning_rate)
 
-    def rule(self, w, g, *slots_and_lr, adapt, weight_decay):
+    def _state_of(self, indices):
+        """The residuals of these variables, and a list of them for each kind of slot."""
+        residuals = self._slots.get("residual")
+        return (
+            [residuals[i] if residuals else None for i in indices],
+            [[self._slots[name][i] for i in indices] for name in self.slot_names],
+        )
+
+    def _update_alike(self, indices, variables, residuals, slots, gradients, learning_rate):
+        """Updates variables as one: they are of a shape and decayed and adapted alike."""
+        row = self._exclusions[indices[0]]
+        old = []
+        if self.observer is not None:
+            old = [ops.copy(_joined(*each)) for each in zip(variables, residuals, strict=True)]
+        ratio = self._mover(variables)(
+            variables, residuals, slots, gradients, learning_rate, self._clock(),
+            index=indices[0], adapt=row.adapted, weight_decay=self._decay_of(row),
+        )  # fmt: skip
+        for i, before in enumerate(old):
+            own = TrustRatio(*(part[i] for part in ratio)) if row.adapted else UNADAPTED
+            self.observer.updated(
+                self, indices[i], learning_rate, before, ops.cast(gradients[i], before.dtype),
+                _joined(variables[i], residuals[i]), own,
+            )  # fmt: skip
+
+    def _move(
+        self, variables, residuals, slots, gradients, learning_rate, clock, *, index, adapt,
+        weight_decay,
+    ):  # fmt: skip
+        """Calls the rule and assigns what it returns; returns the trust ratios, by variable."""
+        stacked = len(variables) > 1
+        dtype = self._state_dtype(variables[0])
+
+        def together(parts):
+            parts = [ops.cast(part, dtype) for part in parts]
+            return ops.stack(parts) if stacked else parts[0]
+
+        def apart(tensor):
+            return ops.unstack(tensor) if stacked else [tensor]
+
+        w, g, *values = map(together, (variables, gradients, *slots))
+        if residuals[0] is not None:
+            w = rounding.joined(w, together(residuals), _dtype_of(variables[0]))
+        lr = ops.cast(learning_rate, dtype)
+        w, *values, ratio = self.rule(
+            w, g, *values, lr, clock, adapt=adapt, weight_decay=weight_decay, stacked=stacked
+        )
+        if _is_half(variables[0]) and self.weight_rounding == "stochastic":
+            w = rounding.stochastic(w, self.iterations, index)
+        for variable, residual, new in zip(variables, residuals, apart(w), strict=True):
+            self._assign_both(variable, residual, new)
+        for slot, value in zip(slots, values, strict=True):
+            for variable, new in zip(slot, apart(value), strict=True):
+                self.assign(variable, new)
+        return [ops.reshape(part, (len(variables),)) for part in ratio] if adapt else None
+
+    def _clock(self):
+        """What all variables share in the update under way, tensors: its number, from 1."""
+        return (self.iterations + 1,)
+
+    def rule(self, w, g, *slots_lr_and_clock, adapt, weight_decay):
         """The pure update of one variable: returns the new w, the new slots, the trust ratio."""
         raise NotImplementedError(f"{type(self).__name__} must define `rule`.")
 
@@ -172,22 +218,20 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
 
     def _weights(self, variable):
         """The variable in at least float32, with its residual if it has one that fits."""
-        w = ops.cast(variable, self._state_dtype(variable))
-        residual = self._residual_of(variable)
-        return w if residual is None else rounding.joined(w, residual, _dtype_of(variable))
+        return _joined(variable, self._residual_of(variable))
 
     def _assign_weights(self, variable, w):
         """Assigns `w`, of at least float32, rounded to nearest; the rest goes to the residual."""
-        residual = self._residual_of(variable)
+        self._assign_both(variable, self._residual_of(variable), w)
+
+    def _assign_both(self, variable, residual, w):
         if residual is not None:
             w, rest = rounding.split(w, _dtype_of(variable))
             self.assign(residual, rest)
         self.assign(variable, w)
 
     def _residual_of(self, variable):
-        if self.weight_rounding == "compensated":
-            return self._slots["residual"][self._get_variable_index(variable)]
-        return None
+        return self._state_of([self._get_variable_index(variable)])[0][0]
 
     def _check_rounding(self, variables):
         unfit = [variable_path(v) for v in variables if _dtype_of(v) == "float16"]
@@ -203,10 +247,6 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
 
     def _advance(self, is_update=None):
         """Hook: moves state that is shared by all variables on, once an update."""
-
-    def _updates(self, dtype):
-        """t, the number of the update under way, from 1."""
-        return ops.cast(self.iterations + 1, dtype)
 
     def _get_current_learning_rate(self):
         # Keras feeds a schedule micro-steps; ours are clocked in updates.
@@ -224,9 +264,7 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         if self.clipnorm is not None:
             return [g * _clip_factor(norm(g), self.clipnorm) for g in grads]
         if self.global_clipnorm is not None:
-            widest = keras.backend.result_type(*(g.dtype for g in grads))
-            norms = ops.stack([ops.cast(norm(g), widest) for g in grads])
-            factor = _clip_factor(norm(norms), self.global_clipnorm)
+            factor = _clip_factor(global_norm(grads), self.global_clipnorm)
             return [g * ops.cast(factor, g.dtype) for g in grads]
         return grads
 
@@ -304,6 +342,11 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
             Exclusion(path, tuple(v.shape), d is None, a is None, d, a)
             for path, v, d, a in zip(paths, variables, decay, adaptation, strict=True)
         )
+
+
+def _joined(variable, residual):
+    w = ops.cast(variable, _at_least_float32(_dtype_of(variable)))
+    return w if residual is None else rounding.joined(w, residual, _dtype_of(variable))
 
 
 def _at_least_float32(dtype):

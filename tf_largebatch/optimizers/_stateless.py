@@ -38,6 +38,9 @@ class StatelessUpdates:
         if self.use_ema:
             self._average_weights()
 
+    def _mover(self, variables):
+        return self._move
+
     def _average_weights(self):
         overwrite = None
         if self.ema_overwrite_frequency:

@@ -5,7 +5,11 @@ MirroredStrategy refuses. Here gradients are reduced first, then clipped, and ev
 inside the per-device update.
 """
 
+import functools
+
 import tensorflow as tf
+
+SMALL_UNTIL = 2**14  # elements: below, starting operations costs more than what they compute
 
 
 class TensorFlowUpdates:
@@ -15,7 +19,7 @@ class TensorFlowUpdates:
         variables = [_native(v) for v in trainable_variables]
         # IndexedSlices become dense, duplicate rows summed; halves are reduced as float32.
         grads = [
-            tf.cast(tf.convert_to_tensor(g), self._state_dtype(v))
+            tf.cast(_dense(g, v.shape), self._state_dtype(v))
             for g, v in zip(grads, variables, strict=True)
         ]
         own = grads
@@ -45,17 +49,28 @@ class TensorFlowUpdates:
         )
 
     def _update_on_devices(self, strategy, variables, grads, totals, learning_rate, is_update):
-        def update(variable, grad, total, learning_rate, is_update):
+        def update(first, grads, totals, rate, is_update, *, places):
+            indices = [self._get_variable_index(variables[i]) for i in places]
+            # Each device's own: for a compiled program all mirrored variables of a shape are one.
+            alike, *state = tf.nest.map_structure(
+                functools.partial(_part_beside, first, strategy),
+                [[variables[i] for i in places], *self._state_of(indices)],
+            )
+            if totals is None:
+                self._update_alike(indices, alike, *state, grads, rate)
+                return
+            accumulators = [self._accumulated_gradients[i] for i in indices]
+
             def apply():
-                self.update_step(grad, variable, learning_rate)
-                if total is not None:
+                self._update_alike(indices, alike, *state, grads, rate)
+                for accumulator, total in zip(accumulators, totals, strict=True):
                     self.assign(accumulator, tf.zeros_like(total))
 
-            if total is None:
-                apply()
-                return
-            accumulator = self._accumulated_gradients[self._get_variable_index(variable)]
-            tf.cond(is_update, apply, lambda: self.assign(accumulator, total))
+            def collect():
+                for accumulator, total in zip(accumulators, totals, strict=True):
+                    self.assign(accumulator, total)
+
+            tf.cond(is_update, apply, collect)
 
         def average(variable, is_update):
             mean = _native(self._average_of(variable))
@@ -71,16 +86,59 @@ class TensorFlowUpdates:
             else:
                 tf.cond(is_update, apply, lambda: None)
 
-        totals = totals or [None] * len(grads)
-        for variable, grad, total in zip(variables, grads, totals, strict=True):
-            args = (grad, total, learning_rate, is_update)
-            strategy.extended.update(variable, update, args=args, group=False)
+        for places in self._places_alike(variables):
+            parts = [grads[i] for i in places], totals and [totals[i] for i in places]
+            strategy.extended.update(
+                variables[places[0]],
+                functools.partial(update, places=places),
+                args=(*parts, learning_rate, is_update),
+                group=False,
+            )
         if self.use_ema:
             for variable in self._trainable_variables:
                 if self._average_of(variable) is not None:
                     strategy.extended.update(
                         _native(variable), average, args=(is_update,), group=False
                     )
+
+    def _places_alike(self, variables):
+        """The places in `variables` of those that are updated as one, and of each of the others.
+
+        Small variables cost more to start operations on than to compute; stacked, all those of a
+        shape share the operations.
+        """
+        groups = {}
+        for place, variable in enumerate(variables):
+            index = self._get_variable_index(variable)
+            row = self._exclusions[index]
+            alike = index
+            if self._may_be_grouped(variable):
+                alike = (variable.shape, variable.dtype, variable.device, row.adapted, row.decayed)
+            groups.setdefault(alike, []).append(place)
+        return groups.values()
+
+    def _may_be_grouped(self, variable):
+        return _is_small(variable) and self._may_be_rearranged()
+
+    def _may_be_rearranged(self):
+        # Stochastic rounding draws by the variable's index. TPUs compile the whole step anyway.
+        tpu = isinstance(self._distribution_strategy, tf.distribute.TPUStrategy)
+        return not tpu and self.weight_rounding != "stochastic"
+
+    def _mover(self, variables):
+        """`_move`, as a program compiled by XLA where that is faster.
+
+        One pass over memory where the graph's operations take a dozen. The programs work in
+        place, and variables of one shape share one.
+        """
+        if _is_small(variables[0]) or not self._may_be_rearranged() or not _xla_works():
+            return self._move
+        if "_compiled_move" not in self.__dict__:
+            compiled = tf.function(self._move, jit_compile=True)
+            self.__dict__["_compiled_move"] = lambda *args, index, **options: compiled(
+                *args, index=None, **options
+            )
+        return self.__dict__["_compiled_move"]
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         for variable in trainable_variables:
@@ -89,6 +147,32 @@ class TensorFlowUpdates:
                 self._distribution_strategy.extended.update(
                     _native(variable), self._assign_weights, args=(_native(average),)
                 )
+
+
+@functools.cache
+def _xla_works():
+    """Whether this TensorFlow compiles for the device that it runs on."""
+    with tf.init_scope():
+        try:
+            return bool(tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(0)) == 1)
+        except tf.errors.OpError:
+            return False
+
+
+def _part_beside(first, strategy, variable):
+    """The part of a variable (or of None) on the device of `first`, a part itself."""
+    parts = strategy.experimental_local_results(_native(variable))
+    beside = [part for part in parts if part is not None and part.device == first.device]
+    return (beside or parts)[0]
+
+
+def _dense(gradient, shape):
+    gradient = tf.convert_to_tensor(gradient)  # whose number of rows may be unknown
+    return gradient if gradient.shape == shape else tf.ensure_shape(gradient, shape)
+
+
+def _is_small(variable):
+    return _native(variable).shape.num_elements() < SMALL_UNTIL
 
 
 def _native(variable):

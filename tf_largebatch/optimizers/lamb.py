@@ -1,6 +1,7 @@
 """LAMB: layer-wise adaptive moments, for large batches with Adam."""
 
 import keras
+from keras import ops
 
 from tf_largebatch import rules
 from tf_largebatch.optimizers import _arguments as arguments
@@ -20,13 +21,11 @@ class AdaptiveMoments(LayerwiseOptimizer):
         self.epsilon = arguments.real("epsilon", epsilon, low=0.0)
         self.norm_ord = arguments.choice("norm_ord", norm_ord, (1, 2, "inf"))
 
-    def _layerwise_options(self, adapt, weight_decay):
+    def _layerwise_options(self):
         return {
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
-            "weight_decay": weight_decay,
-            "adapt": adapt,
             "norm_ord": self.norm_ord,
             "weight_norm_clip": self.weight_norm_clip,
             "trust_ratio_clip": self.trust_ratio_clip,
@@ -105,7 +104,7 @@ class LAMB(AdaptiveMoments):
         )
         self.bias_correction = arguments.flag("bias_correction", bias_correction)
 
-    def rule(self, w, g, m, v, lr, *, adapt, weight_decay):
-        options = self._layerwise_options(adapt, weight_decay)
-        t = self._updates(w.dtype)
+    def rule(self, w, g, m, v, lr, clock, **how):
+        t = ops.cast(clock[0], w.dtype)
+        options = self._layerwise_options() | how
         return rules.lamb_update(w, g, m, v, t, lr, bias_correction=self.bias_correction, **options)

@@ -97,20 +97,19 @@ class LARS(LayerwiseOptimizer):
                 "of the momentum's norm. Leave one of them out."
             )
 
-    def rule(self, w, g, b, lr, *, adapt, weight_decay):
+    def rule(self, w, g, b, lr, clock, **how):
         return rules.lars_update(
             w,
             g,
             b,
             lr,
             momentum=self.momentum,
-            weight_decay=weight_decay,
             trust_coefficient=self.trust_coefficient,
             epsilon=self.epsilon,
             nesterov=self.nesterov,
             joint_norm=self.joint_norm,
             momentum_mode=self.momentum_mode,
-            adapt=adapt,
             weight_norm_clip=self.weight_norm_clip,
             trust_ratio_clip=self.trust_ratio_clip,
+            **how,
         )

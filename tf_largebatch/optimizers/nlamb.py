@@ -91,19 +91,22 @@ class NLAMB(AdaptiveMoments):
 
     def _advance(self, is_update=None):
         product = ops.convert_to_tensor(self._momentum_product)
-        next_product = product * self._mu(0, product.dtype)
+        next_product = product * self._mu(self.iterations + 1, product.dtype)
         if is_update is not None:
             next_product = ops.where(is_update, next_product, product)
         self._momentum_product.assign(next_product)
 
-    def _mu(self, ahead, dtype):
-        t = self._updates(dtype) + ahead
-        return rules.nesterov_momentum(t, self.beta_1, self.momentum_decay)
+    def _clock(self):
+        product = self._momentum_product
+        return (*super()._clock(), ops.cast(product, product.dtype))
 
-    def rule(self, w, g, m, v, lr, *, adapt, weight_decay):
-        product = ops.cast(self._momentum_product, w.dtype)
-        options = self._layerwise_options(adapt, weight_decay)
-        t, mu, mu_next = self._updates(w.dtype), self._mu(0, w.dtype), self._mu(1, w.dtype)
+    def _mu(self, t, dtype):
+        return rules.nesterov_momentum(ops.cast(t, dtype), self.beta_1, self.momentum_decay)
+
+    def rule(self, w, g, m, v, lr, clock, **how):
+        t, product = (ops.cast(x, w.dtype) for x in clock)
+        mu, mu_next = self._mu(t, w.dtype), self._mu(t + 1, w.dtype)
+        options = self._layerwise_options() | how
         return self.pure_rule(w, g, m, v, t, lr, mu, mu_next, product, **options)
 
 
