@@ -1,7 +1,7 @@
 """Updates by compiled programs and by stacks of small variables, against one variable at a time."""
 
+import logging
 import re
-import warnings
 
 import keras
 import numpy as np
@@ -10,6 +10,8 @@ import pytest
 from halves import rounded
 from replicas import strategy_of
 from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
+from tf_largebatch.optimizers import LayerwiseOptimizer
+from tf_largebatch.rules import UNADAPTED
 
 pytestmark = pytest.mark.tensorflow
 ALL = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
@@ -163,11 +165,10 @@ def test_programs_work_in_place():
     variable = keras.Variable(np.ones(LARGE, "float32"), name="w")
     optimizer.build([variable])
     m, v = (optimizer._slots[name][0].value for name in optimizer.slot_names)
-    options = {"index": None, "adapt": True, "weight_decay": 0.01}
 
     @tf.function(jit_compile=True)
     def program(w, m, v, g, rate, t):
-        optimizer._move([w], [None], [[m], [v]], [g], rate, (t,), **options)
+        optimizer._move([w], [None], [[m], [v]], [g], rate, (t,), 0.01, adapt=True, index=None)
 
     arguments = (variable.value, m, v, tf.ones(LARGE), tf.constant(0.1), tf.constant(1))
     text = program.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
@@ -175,12 +176,125 @@ def test_programs_work_in_place():
     assert len(re.findall(r"may-alias|must-alias", alias)) == 3
 
 
-def test_shapes_without_end_give_no_warning(caplog):
+def test_many_shapes_give_no_warning(caplog):
     """One program for each shape is intended: TensorFlow shall not complain of retracing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        graph_of([(128, 128 + 8 * i) for i in range(12)], LAMB())
+    caplog.set_level("WARNING")
+    absl = logging.getLogger("tensorflow")
+    absl.addHandler(caplog.handler)
+    try:
+        optimizer = LARS()
+        variables = [keras.Variable(np.ones((128, 128 + 8 * i), "float32")) for i in range(7)]
+        for _ in range(2):
+            optimizer.apply([np.ones(v.shape, "float32") for v in variables], variables)
+    finally:
+        absl.removeHandler(caplog.handler)
     assert "retracing" not in caplog.text
+
+
+def changes(optimizer, variables):
+    """The largest change of each variable by one eager update by ones."""
+    before = [v.numpy() for v in variables]
+    optimizer.apply([np.ones(v.shape, "float32") for v in variables], variables)
+    return [np.abs(v.numpy() - b).max() for v, b in zip(variables, before, strict=True)]
+
+
+def large_and_small():
+    return [
+        keras.Variable(np.ones(s, "float32"), name=f"v{i}") for i, s in enumerate((LARGE, SMALL))
+    ]
+
+
+def test_settings_changed_on_the_way_count_for_all():
+    variables, optimizer = large_and_small(), LARS(0.1, trust_coefficient=1.0)
+    assert min(changes(optimizer, variables)) > 0
+    optimizer.momentum, optimizer.trust_ratio_clip = 0.0, (0.0, 0.0)
+    assert changes(optimizer, variables) == [0.0, 0.0]
+    optimizer.trust_ratio_clip, optimizer.weight_decay = None, 1e9  # r is 1 over the decay
+    for change in changes(optimizer, variables):
+        np.testing.assert_allclose(change, 0.1 * 0.9, rtol=1e-4)
+    optimizer.learning_rate = 0.2
+    for change in changes(optimizer, variables):
+        np.testing.assert_allclose(change, 0.2 * 0.81, rtol=1e-4)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_variables_on_another_device(graph):
+    import tensorflow as tf
+
+    with tf.device("CPU:1"):
+        variables = large_and_small()
+    optimizer = LARS(0.1, trust_coefficient=1.0, momentum=0.0, weight_decay=0.0)
+    optimizer.build(variables)
+
+    def step():
+        optimizer.apply([tf.ones(v.shape) for v in variables], variables)
+
+    (tf.function(step) if graph else step)()
+    assert [v.value.device[-5:] for v in variables] == ["CPU:1"] * 2
+    for v in variables:
+        np.testing.assert_allclose(v.numpy(), 0.9, rtol=1e-6)
+
+
+def test_update_step_by_hand():
+    variables = large_and_small()
+    optimizer = LARS(0.1, trust_coefficient=1.0, momentum=0.0, weight_decay=0.0)
+    optimizer.build(variables)
+    for v in variables:
+        optimizer.update_step(keras.ops.ones(v.shape), v, 0.1)
+        np.testing.assert_allclose(v.numpy(), 0.9, rtol=1e-6)
+
+
+def test_update_step_overridden():
+    """Keras' hook is called for every variable, also for two of a shape."""
+    seen = []
+
+    class Watched(LAMB):
+        def update_step(self, gradient, variable, learning_rate):
+            seen.append(tuple(variable.shape))
+            super().update_step(gradient, variable, learning_rate)
+
+    graph_of([SMALL, SMALL, LARGE], Watched())
+    assert seen == [SMALL, SMALL, LARGE]
+
+
+class Plain(LayerwiseOptimizer):
+    """Gradient descent by a rule that knows of no stacks."""
+
+    def __init__(self, **base):
+        super().__init__(
+            0.1, weight_decay=None, exclude_from_weight_decay=None,
+            exclude_from_layer_adaptation=None, weight_norm_clip=None, trust_ratio_clip=None,
+            **base,
+        )  # fmt: skip
+
+    def rule(self, w, g, lr, clock, *, adapt, weight_decay):
+        return w - lr * g, UNADAPTED
+
+
+class Stacked(Plain):
+    """The same for stacks."""
+
+    takes_stacks = True
+
+    def rule(self, w, g, lr, clock, *, adapt, weight_decay, stacked=False):
+        return w - lr * g, UNADAPTED
+
+
+@pytest.mark.parametrize("cls", [Plain, Stacked])
+def test_a_rule_of_ones_own(cls):
+    variables = [*large_and_small(), *large_and_small()]
+    for change in changes(cls(), variables):
+        np.testing.assert_allclose(change, 0.1, rtol=1e-6)
+
+
+def test_a_variable_passed_twice_moves_twice():
+    options = {"momentum": 0.0, "weight_decay": None, "exclude_from_layer_adaptation": ["v"]}
+    variables = large_and_small()
+    optimizer = LARS(0.1, **options)
+    optimizer.build(variables)
+    twice = [variables[0], variables[0], variables[1], variables[1]]
+    for change in changes(optimizer, twice):
+        np.testing.assert_allclose(change, 0.2, rtol=1e-6)
 
 
 def test_layers_frozen_after_the_build():

@@ -27,7 +27,7 @@ class Observer:
     noise: typing.Any = None
 
     def updated(self, optimizer, index, learning_rate, w, g, new_w, ratio=None):
-        """Told by the optimizer, on each device, before it assigns `new_w`.
+        """Told by the optimizer, on each device, once it has assigned `new_w`.
 
         Args:
             optimizer: whose `iterations` are the updates before this one.

@@ -51,7 +51,9 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
     """
 
     slot_names = ()
+    # The names of all attributes that `rule` reads, beside the clips and the weight decay.
     hyperparameters = ()
+    takes_stacks = False  # whether `rule` heeds `stacked`
     # What an update is shown to while it is traced (tf_largebatch.diagnostics); no part of the
     # configuration or the state.
     observer = None
@@ -146,26 +148,22 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
 
     def update_step(self, gradient, variable, learning_rate):
         """Fetches a variable's slots, and moves both by the rule."""
-        indices = [self._get_variable_index(variable)]
-        self._update_alike(indices, [variable], *self._state_of(indices), [gradient], learning_rate)
+        self._update_alike([gradient], [variable], learning_rate)
 
-    def _state_of(self, indices):
-        """The residuals of these variables, and a list of them for each kind of slot."""
-        residuals = self._slots.get("residual")
-        return (
-            [residuals[i] if residuals else None for i in indices],
-            [[self._slots[name][i] for i in indices] for name in self.slot_names],
-        )
-
-    def _update_alike(self, indices, variables, residuals, slots, gradients, learning_rate):
+    def _update_alike(self, gradients, variables, learning_rate):
         """Updates variables as one: they are of a shape and decayed and adapted alike."""
+        indices = [self._get_variable_index(v) for v in variables]
         row = self._exclusions[indices[0]]
+        slots = [[self._slots[name][i] for i in indices] for name in self.slot_names]
+        variables, residuals, slots = self._beside(
+            variables[0], [variables, [self._residual_at(i) for i in indices], slots]
+        )
         old = []
         if self.observer is not None:
             old = [ops.copy(_joined(*each)) for each in zip(variables, residuals, strict=True)]
         ratio = self._mover(variables)(
             variables, residuals, slots, gradients, learning_rate, self._clock(),
-            index=indices[0], adapt=row.adapted, weight_decay=self._decay_of(row),
+            self._decay_of(row), adapt=row.adapted, index=indices[0],
         )  # fmt: skip
         for i, before in enumerate(old):
             own = TrustRatio(*(part[i] for part in ratio)) if row.adapted else UNADAPTED
@@ -175,8 +173,8 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
             )  # fmt: skip
 
     def _move(
-        self, variables, residuals, slots, gradients, learning_rate, clock, *, index, adapt,
-        weight_decay,
+        self, variables, residuals, slots, gradients, learning_rate, clock, weight_decay, *, adapt,
+        index,
     ):  # fmt: skip
         """Calls the rule and assigns what it returns; returns the trust ratios, by variable."""
         stacked = len(variables) > 1
@@ -193,9 +191,10 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         if residuals[0] is not None:
             w = rounding.joined(w, together(residuals), _dtype_of(variables[0]))
         lr = ops.cast(learning_rate, dtype)
-        w, *values, ratio = self.rule(
-            w, g, *values, lr, clock, adapt=adapt, weight_decay=weight_decay, stacked=stacked
-        )
+        how = {"adapt": adapt, "weight_decay": weight_decay}
+        if stacked:
+            how["stacked"] = True
+        w, *values, ratio = self.rule(w, g, *values, lr, clock, **how)
         if _is_half(variables[0]) and self.weight_rounding == "stochastic":
             w = rounding.stochastic(w, self.iterations, index)
         for variable, residual, new in zip(variables, residuals, apart(w), strict=True):
@@ -203,14 +202,24 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         for slot, value in zip(slots, values, strict=True):
             for variable, new in zip(slot, apart(value), strict=True):
                 self.assign(variable, new)
-        return [ops.reshape(part, (len(variables),)) for part in ratio] if adapt else None
+        flat = (ops.reshape(part, (-1,)) for part in ratio)  # of a rule without ratios, one number
+        return [ops.broadcast_to(part, (len(variables),)) for part in flat] if adapt else None
 
     def _clock(self):
         """What all variables share in the update under way, tensors: its number, from 1."""
         return (self.iterations + 1,)
 
-    def rule(self, w, g, *slots_lr_and_clock, adapt, weight_decay):
-        """The pure update of one variable: returns the new w, the new slots, the trust ratio."""
+    def rule(self, w, g, *slots_lr_and_clock, adapt, weight_decay, stacked=False):
+        """The pure update of one variable: returns the new w, the new slots, the trust ratio.
+
+        Args:
+            w, g, *slots_lr_and_clock: tensors of the variable's shape, of one dtype; the learning
+                rate, a scalar; and the tuple of `_clock`.
+            adapt: bool.
+            weight_decay: float or scalar tensor; 0 where the variable isn't decayed.
+            stacked: whether w, g and the slots are stacks of variables, the first axis counting
+                them. Passed to classes with `takes_stacks` alone.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `rule`.")
 
     def _state_dtype(self, variable):
@@ -231,7 +240,19 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         self.assign(variable, w)
 
     def _residual_of(self, variable):
-        return self._state_of([self._get_variable_index(variable)])[0][0]
+        return self._residual_at(self._get_variable_index(variable))
+
+    def _residual_at(self, index):
+        return self._slots["residual"][index] if "residual" in self._slots else None
+
+    def _settings(self):
+        """What `rule` reads of the optimizer."""
+        names = (*self.hyperparameters, "weight_norm_clip", "trust_ratio_clip", "weight_rounding")
+        return tuple((name, getattr(self, name)) for name in names)
+
+    def _may_be_stacked(self):
+        own_step = type(self).update_step is not LayerwiseOptimizer.update_step
+        return self.takes_stacks and not own_step
 
     def _check_rounding(self, variables):
         unfit = [variable_path(v) for v in variables if _dtype_of(v) == "float16"]

@@ -41,6 +41,9 @@ class StatelessUpdates:
     def _mover(self, variables):
         return self._move
 
+    def _beside(self, first, variables):
+        return variables
+
     def _average_weights(self):
         overwrite = None
         if self.ema_overwrite_frequency:

@@ -49,27 +49,27 @@ class TensorFlowUpdates:
         )
 
     def _update_on_devices(self, strategy, variables, grads, totals, learning_rate, is_update):
-        def update(first, grads, totals, rate, is_update, *, places):
-            indices = [self._get_variable_index(variables[i]) for i in places]
-            # Each device's own: for a compiled program all mirrored variables of a shape are one.
-            alike, *state = tf.nest.map_structure(
-                functools.partial(_part_beside, first, strategy),
-                [[variables[i] for i in places], *self._state_of(indices)],
-            )
-            if totals is None:
-                self._update_alike(indices, alike, *state, grads, rate)
-                return
-            accumulators = [self._accumulated_gradients[i] for i in indices]
-
+        def update(first, grads, totals, learning_rate, is_update, *, places):
             def apply():
-                self._update_alike(indices, alike, *state, grads, rate)
-                for accumulator, total in zip(accumulators, totals, strict=True):
+                if len(places) == 1:
+                    self.update_step(grads[0], first, learning_rate)
+                else:
+                    self._update_alike(grads, [variables[i] for i in places], learning_rate)
+                for accumulator, total in pairs:
                     self.assign(accumulator, tf.zeros_like(total))
 
             def collect():
-                for accumulator, total in zip(accumulators, totals, strict=True):
+                for accumulator, total in pairs:
                     self.assign(accumulator, total)
 
+            if totals is None:
+                pairs = []
+                apply()
+                return
+            indices = [self._get_variable_index(variables[i]) for i in places]
+            pairs = list(
+                zip([self._accumulated_gradients[i] for i in indices], totals, strict=True)
+            )
             tf.cond(is_update, apply, collect)
 
         def average(variable, is_update):
@@ -102,23 +102,21 @@ class TensorFlowUpdates:
                     )
 
     def _places_alike(self, variables):
-        """The places in `variables` of those that are updated as one, and of each of the others.
+        """Lists of places in `variables`, which are updated as one.
 
         Small variables cost more to start operations on than to compute; stacked, all those of a
         shape share the operations.
         """
-        groups = {}
+        groups, seen = {}, set()
         for place, variable in enumerate(variables):
             index = self._get_variable_index(variable)
             row = self._exclusions[index]
-            alike = index
-            if self._may_be_grouped(variable):
+            alike = place
+            if _is_small(variable) and index not in seen and self._may_be_rearranged():
                 alike = (variable.shape, variable.dtype, variable.device, row.adapted, row.decayed)
-            groups.setdefault(alike, []).append(place)
+            groups.setdefault(alike if self._may_be_stacked() else place, []).append(place)
+            seen.add(index)
         return groups.values()
-
-    def _may_be_grouped(self, variable):
-        return _is_small(variable) and self._may_be_rearranged()
 
     def _may_be_rearranged(self):
         # Stochastic rounding draws by the variable's index. TPUs compile the whole step anyway.
@@ -128,17 +126,42 @@ class TensorFlowUpdates:
     def _mover(self, variables):
         """`_move`, as a program compiled by XLA where that is faster.
 
-        One pass over memory where the graph's operations take a dozen. The programs work in
-        place, and variables of one shape share one.
+        One pass over memory where the graph's operations take a dozen. The programs work in place;
+        variables of one shape share one.
         """
-        if _is_small(variables[0]) or not self._may_be_rearranged() or not _xla_works():
+        first = variables[0]
+        if _is_small(first) or not self._may_be_rearranged() or not _xla_works():
             return self._move
-        if "_compiled_move" not in self.__dict__:
-            compiled = tf.function(self._move, jit_compile=True)
-            self.__dict__["_compiled_move"] = lambda *args, index, **options: compiled(
-                *args, index=None, **options
-            )
-        return self.__dict__["_compiled_move"]
+        programs = self.__dict__.setdefault("_programs", {})
+
+        def move(variables, residuals, slots, gradients, *numbers, adapt, index):
+            # One function for each: TensorFlow takes many shapes of one for a mistake, and warns.
+            key = (first.shape, first.dtype, adapt, self._settings())
+            if key not in programs:
+                programs[key] = tf.function(
+                    functools.partial(self._move, adapt=adapt, index=None), jit_compile=True
+                )
+            learning_rate, clock, weight_decay = numbers
+            dtype = self._state_dtype(first)
+            rate, decay = (tf.cast(x, dtype) for x in (learning_rate, weight_decay))
+            with tf.device(first.device):
+                return programs[key](variables, residuals, slots, gradients, rate, clock, decay)
+
+        return move
+
+    def _beside(self, first, variables):
+        """`variables`, a nest of them, as their parts on the device of `first`.
+
+        For a compiled program all mirrored variables of a shape would be one and the same.
+        """
+        strategy, first = self._distribution_strategy, _native(first)
+
+        def part(variable):
+            parts = strategy.experimental_local_results(_native(variable))
+            beside = [part for part in parts if part is not None and part.device == first.device]
+            return (beside or parts)[0]
+
+        return tf.nest.map_structure(part, variables)
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         for variable in trainable_variables:
@@ -157,13 +180,6 @@ def _xla_works():
             return bool(tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(0)) == 1)
         except tf.errors.OpError:
             return False
-
-
-def _part_beside(first, strategy, variable):
-    """The part of a variable (or of None) on the device of `first`, a part itself."""
-    parts = strategy.experimental_local_results(_native(variable))
-    beside = [part for part in parts if part is not None and part.device == first.device]
-    return (beside or parts)[0]
 
 
 def _dense(gradient, shape):

@@ -12,6 +12,7 @@ class AdaptiveMoments(LayerwiseOptimizer):
     """What LAMB, NLAMB and NNLAMB share: two moments, betas, epsilon, the order of the norm."""
 
     slot_names = ("momentum", "velocity")
+    takes_stacks = True
     hyperparameters = ("beta_1", "beta_2", "epsilon", "norm_ord")
 
     def __init__(self, learning_rate, beta_1, beta_2, epsilon, *, norm_ord, **layerwise):

@@ -51,6 +51,7 @@ class LARS(LayerwiseOptimizer):
     """
 
     slot_names = ("momentum",)
+    takes_stacks = True
     hyperparameters = (
         "momentum", "nesterov", "trust_coefficient", "epsilon", "joint_norm", "momentum_mode",
     )  # fmt: skip
