@@ -7,7 +7,6 @@ import threading
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_largebatch.data.batches import epoch_end_update
@@ -64,13 +63,15 @@ class Trainer:
         self.workers = Workers(strategy)
 
         @tf.function(reduce_retracing=True)
-        def run_updates(iterator, updates, observer=None):
+        def run_updates(iterator, updates, observer=None, first_update=0):
             first_bad = tf.constant(-1)
             for i in tf.range(updates):
                 parts = strategy.run(step.update, next(iterator), {"observer": observer})
                 finite = tf.math.is_finite(strategy.reduce("SUM", parts, axis=None))
                 first_bad = tf.where((first_bad < 0) & ~finite, i, first_bad)
-            return first_bad
+            # In the graph: from the host, a schedule's operations take as long as a small step.
+            last = tf.cast(first_update, tf.int64) + tf.cast(updates, tf.int64) - 1
+            return first_bad, self._rate_of(last)
 
         @tf.function(reduce_retracing=True)
         def run_evaluation(batch):
@@ -78,6 +79,14 @@ class Trainer:
 
         self.run_updates = run_updates
         self.run_evaluation = run_evaluation
+
+    @property
+    def step(self):
+        """The `Step`: under `strategy.run`, `step.update(inputs, labels, weights)` is one update.
+
+        To lower, profile or time what a replica computes, without the loop around it.
+        """
+        return self._step
 
     def distribute(self, batches):
         """Global batches, each cut into equal shares for the replicas, in the order of their ids.
@@ -97,6 +106,9 @@ class Trainer:
                 part, cuts, own = batches(pipeline, pipelines), local, slice(None)
             else:
                 part, cuts = batches, replicas
+
+            if cuts == 1:
+                return part.prefetch(tf.data.AUTOTUNE)
 
             def cut(*batch):
                 return tf.nest.map_structure(lambda t: _cut(t, cuts)[own], batch)
@@ -268,14 +280,17 @@ class Trainer:
 
     def _call(self, iterator, update, count):
         """Runs `count` updates from `update` on; returns the logs, or raises Diverged."""
-        first_bad = int(self.run_updates(iterator, tf.constant(count), self._step.observer))
+        first_bad, rate = self.run_updates(
+            iterator, tf.constant(count), self._step.observer, tf.constant(update, tf.int64)
+        )
+        first_bad = int(first_bad)
         logs = {k: float(v) for k, v in self.model.get_metrics_result().items()}
         if first_bad >= 0:
             raise Diverged(
                 f"The loss is {logs['loss']} at update {update + first_bad} "
-                f"(learning rate {self._rate_of(update + first_bad):.4g})."
+                f"(learning rate {float(self._rate_of(update + first_bad)):.4g})."
             )
-        return logs | {"learning_rate": self._rate_of(update + count - 1)}
+        return logs | {"learning_rate": float(rate)}
 
     def _stops(self):
         """Whether to stop here: all workers at the same update, whichever was asked to."""
@@ -291,8 +306,8 @@ class Trainer:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         rate = optimizer._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return float(rate(update))
-        return float(np.asarray(optimizer.learning_rate))
+            return rate(update)
+        return tf.convert_to_tensor(optimizer.learning_rate)
 
 
 def _cut(tensor, parts):
