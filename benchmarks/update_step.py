@@ -133,7 +133,10 @@ def copy_step(parameters):
         for _ in range(5):
             np.copyto(target[part], source[part])  # without Python's lock
 
-    return lambda: list(pool.map(copy, range(cores)))
+    def step():
+        list(pool.map(copy, range(cores)))
+
+    return step
 
 
 def contestants(shapes, gradients, tfa_python=None):
@@ -192,8 +195,8 @@ def measure(shapes, only, rounds, tfa_python=None):
     for _ in range(rounds):
         for name, step in steps.items():
             began = time.perf_counter()
-            own = step()  # of a process of its own
-            found[name].append(time.perf_counter() - began if own is None else own)
+            said = step()  # the time, if it is another process's
+            found[name].append(said or time.perf_counter() - began)
     return found
 
 
