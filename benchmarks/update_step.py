@@ -65,17 +65,19 @@ def arrays(shapes, scale, seed):
     return [random.standard_normal(shape, dtype="float32") * np.float32(scale) for shape in shapes]
 
 
-def keras_step(optimizer, shapes, gradients, *, jit):
-    """A function that makes one update of variables of its own by these tensors."""
+def keras_step(optimizer, shapes, gradients, *, jit, updates=1):
+    """A function that makes so many updates of variables of its own by these tensors."""
     names = ["kernel" if len(shape) > 1 else "bias" for shape in shapes]
     variables = [
         keras.Variable(array, name=name)
         for array, name in zip(arrays(shapes, 0.02, 1), names, strict=True)
     ]
     optimizer.build(variables)
+
     @tf.function(jit_compile=jit)
     def step():
-        optimizer.apply(gradients, variables)
+        for _ in tf.range(updates) if updates > 1 else range(1):
+            optimizer.apply(gradients, variables)
 
     return step
 
@@ -139,7 +141,7 @@ def copy_step(parameters):
     return step
 
 
-def contestants(shapes, gradients, tfa_python=None):
+def contestants(shapes, gradients, updates=1, tfa_python=None):
     """Functions that make the contestants' steps, by name."""
     import optax
 
@@ -151,7 +153,7 @@ def contestants(shapes, gradients, tfa_python=None):
     tensors = [tf.constant(g) for g in gradients]
 
     def by_keras(make, jit=False):
-        return lambda: keras_step(make(), shapes, tensors, jit=jit)
+        return lambda: keras_step(make(), shapes, tensors, jit=jit, updates=updates)
 
     tfa = {
         f"tfa_lamb{'_xla' * jit}": functools.partial(tfa_step, tfa_python, shapes, jit)
@@ -179,11 +181,11 @@ def contestants(shapes, gradients, tfa_python=None):
     }  # fmt: skip
 
 
-def measure(shapes, only, rounds, tfa_python=None):
-    """{name: seconds of each round}."""
+def measure(shapes, only, rounds, updates=1, tfa_python=None):
+    """{name: seconds of an update in each round}."""
     gradients = arrays(shapes, 1e-3, 2)
     steps = {}
-    for name, make in contestants(shapes, gradients, tfa_python).items():
+    for name, make in contestants(shapes, gradients, updates, tfa_python).items():
         if not only or name in only:
             began = time.perf_counter()
             steps[name] = make()
@@ -196,7 +198,8 @@ def measure(shapes, only, rounds, tfa_python=None):
         for name, step in steps.items():
             began = time.perf_counter()
             said = step()  # the time, if it is another process's
-            found[name].append(said or time.perf_counter() - began)
+            per_call = updates if name.split("_")[0] in ("lamb", "lars", "keras") else 1
+            found[name].append(said or (time.perf_counter() - began) / per_call)
     return found
 
 
@@ -227,13 +230,15 @@ def main():
                         choices=["bert_base", "resnet50", "tiny"])  # fmt: skip
     parser.add_argument("--only", nargs="+", help="contestants; by default all")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--updates_per_call", type=int, default=1,
+                        help="updates in one call of a graph, as in the trainer")  # fmt: skip
     parser.add_argument("--tfa_python", help="a Python that has TensorFlow Addons")
     parser.add_argument("--out", help="folder for update_step.md; by default nothing is written")
     flags = parser.parse_args()
     parts = []
     for name in flags.shapes:
         shapes = shapes_of(name)
-        found = measure(shapes, flags.only, flags.rounds, flags.tfa_python)
+        found = measure(shapes, flags.only, flags.rounds, flags.updates_per_call, flags.tfa_python)
         parts.append(page(name, shapes, found))
         print(parts[-1], flush=True)
     if flags.out:
