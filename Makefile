@@ -32,6 +32,10 @@ TPU_LINE_PY := $(TPU_LINE)/bin/python
 ON_TPU_LINE := $(addprefix tests/,data diagnostics optimizers schedules training test_layers.py \
 	test_losses.py $(addprefix train/test_train_,diagnostics.py process.py refusals.py resume.py runs.py))
 
+# The TPU compiler, and TensorFlow's build for TPUs: what compiles the training steps without a TPU.
+TPU_CHECK := .venv-tpu-check
+TPU_CHECK_PY := $(TPU_CHECK)/bin/python
+
 # True where .venv has a Python that starts and is new enough, and nothing is plainly missing from it.
 VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os, sys; \
 	need = ["keras", "pip", "pytest", "tensorflow"] if os.path.exists("$(STAMP)") else ["pip"]; \
@@ -39,7 +43,7 @@ VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-jax test-slow test-tpu-line lint constraints clean
+.PHONY: help venv train test test-jax test-slow test-tpu-line bench tpu-check lint constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,10 +67,24 @@ test-slow: $(STAMP) ## run the slow tests
 test-tpu-line: $(TPU_LINE)/.installed ## run the tests of training with TensorFlow 2.19, Cloud TPU's last line (about 2 GB)
 	$(TPU_LINE_PY) -m pytest -n $(JOBS) --dist worksteal $(ON_TPU_LINE) $(ARGS)
 
+tpu-check: $(STAMP) $(TPU_CHECK)/.installed ## compile the training steps for TPUs, without one (3 GB, some 15 minutes); flags in ARGS
+	PYTHONPATH=. $(PY) -m benchmarks.tpu_compile --tpu_python $(TPU_CHECK_PY) $(ARGS)
+
+bench: $(STAMP) ## run the benchmarks, results to docs/results (half an hour); ARGS="scaling memory" chooses
+	PYTHONPATH=. $(PY) benchmarks/all.py $(ARGS)
+
 lint: $(STAMP) ## check style (ruff) and types (pyright)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
+
+lint: $(STAMP) ## check style (ruff) and types (pyright)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
+
+docs: $(STAMP) ## build the documentation into build/docs; whatever is wrong with it is an error
+	$(PY) -m docs.build $(ARGS)
 
 constraints: $(STAMP) ## write the versions that .venv holds now to constraints.txt
 	@$(PY) -m pip freeze --all --exclude-editable --exclude pip > $(VENV)/freeze.txt
@@ -112,4 +130,22 @@ $(TPU_LINE)/.installed: constraints-tpu-line.txt
 	@$(TPU_LINE_PY) -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-tpu-line.txt
 	@$(TPU_LINE_PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(TPU_LINE_PY) -m pip check
+	@touch $@
+
+ifneq ($(shell $(TPU_CHECK_PY) -c 'import importlib.util as i; \
+	print(all(map(i.find_spec, ["jax", "keras_hub", "libtpu", "tensorflow"])))' 2>/dev/null),True)
+.PHONY: $(TPU_CHECK)/.installed
+endif
+
+# keras-hub asks for tensorflow-text, which would bring a second TensorFlow; its networks don't need it.
+$(TPU_CHECK)/.installed: constraints-tpu-check.txt
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' \
+		|| { echo "tensorflow-tpu 2.20 has no wheels for Python 3.14 and later." \
+			"Name an older one: make tpu-check PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(TPU_CHECK)
+	@echo "Installing into $(TPU_CHECK): about 1 GB to download the first time, some minutes."
+	@$(TPU_CHECK_PY) -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-tpu-check.txt
+	@missing=$$($(TPU_CHECK_PY) -m pip check | grep -v 'requires tensorflow-text'); \
+		case "$$missing" in ''|'No broken requirements found.') ;; *) echo "$$missing" >&2; exit 1;; esac
 	@touch $@
