@@ -78,14 +78,6 @@ lint: $(STAMP) ## check style (ruff) and types (pyright)
 	$(PY) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
 
-lint: $(STAMP) ## check style (ruff) and types (pyright)
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
-
-docs: $(STAMP) ## build the documentation into build/docs; whatever is wrong with it is an error
-	$(PY) -m docs.build $(ARGS)
-
 constraints: $(STAMP) ## write the versions that .venv holds now to constraints.txt
 	@$(PY) -m pip freeze --all --exclude-editable --exclude pip > $(VENV)/freeze.txt
 	@head -2 constraints.txt | cat - $(VENV)/freeze.txt > $(VENV)/constraints.txt
