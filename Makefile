@@ -43,7 +43,7 @@ VENV_IS_SOUND := test ! -e $(UNFINISHED) && $(PY) -c 'import importlib.util, os,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-jax test-slow test-tpu-line bench tpu-check lint constraints clean
+.PHONY: help venv train test test-jax test-slow test-tpu-line bench tpu-check docs lint constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ lint: $(STAMP) ## check style (ruff) and types (pyright)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright
+
+docs: $(STAMP) ## build the documentation into build/docs; whatever is wrong with it is an error
+	$(PY) -m docs.build $(ARGS)
 
 constraints: $(STAMP) ## write the versions that .venv holds now to constraints.txt
 	@$(PY) -m pip freeze --all --exclude-editable --exclude pip > $(VENV)/freeze.txt

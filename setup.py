@@ -50,7 +50,9 @@ EXTRAS["dev"] = [
     *EXTRAS["kernels"],
     *EXTRAS["plots"],
     "jax",
+    "markdown-it-py",
     "optax",
+    "pdoc>=16",
     "pyright[nodejs]",  # with Node.js as a wheel: otherwise pyright downloads it when first run
     "pytest>=9",
     "pytest-randomly",

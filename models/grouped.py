@@ -17,6 +17,7 @@ class GroupedConv2D(layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
+        """Keras' hook for the convolution itself: of each group with its part of the kernel."""
         axis = -1 if self.data_format == "channels_last" else 1
         parts = zip(
             ops.split(inputs, self.groups, axis=axis),

@@ -50,6 +50,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def call(self, inputs):
+        """Normalises (..., channels) inputs over neighbouring channels; the shape stays."""
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         # Sums over neighbours as a product with a band of ones: several times faster than shifted
         # sums, as exp(log) is than a power, above all in the gradient.
@@ -60,6 +61,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
+        """The shape of the inputs."""
         return input_shape
 
     def get_config(self):

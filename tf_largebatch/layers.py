@@ -82,6 +82,7 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
             )
 
     def build(self, input_shape):
+        """Makes the weights, of the length of the channels; ValueError if `axis` is not theirs."""
         if self.axis % len(input_shape) == 0:
             raise ValueError(
                 "axis must be that of the channels, and the first axis holds the examples. "
@@ -96,6 +97,14 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
         return super().add_weight(*args, name=name, dtype=dtype, **options)
 
     def call(self, inputs, training=None, mask=None):
+        """Normalises (batch, ...) inputs; returns their shape and dtype.
+
+        In training by the statistics of each group, which also move the averages; otherwise, and
+        where the layer is frozen, by the averages, and only then with a mask.
+
+        Raises:
+            ValueError: for a mask in training, and where the batch can't be cut into groups.
+        """
         if not (training and self.trainable):
             return super().call(inputs, training=False, mask=mask)
         if mask is not None:

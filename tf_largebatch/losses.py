@@ -22,6 +22,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
+        """The loss of each example, (...) float32: labels (...), ints; logits (..., classes)."""
         logits = keras.ops.cast(y_pred, "float32")
         if self.label_smoothing == 0:  # spares a second array as large as a vocabulary's logits
             return keras.ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)

@@ -6,9 +6,9 @@ import re
 import warnings
 from typing import NamedTuple
 
-# Biases (also those with a prefix, such as mlm_head/output_bias), and the gamma, beta, scale and
-# weight of normalisation layers.
 BIAS_AND_NORM = r"(^|[/_])bias$|(^|/)(gamma|beta)$|(?i:norm)[^/]*/(scale|weight)$"
+"""A regex for exclusion lists: biases (also those with a prefix, such as mlm_head/output_bias), and
+the gamma, beta, scale and weight of normalisation layers."""
 
 
 class Exclusion(NamedTuple):
