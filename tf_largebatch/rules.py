@@ -51,7 +51,8 @@ def norm(x, norm_ord=2, stacked=False):
 
     >>> float(norm(ops.convert_to_tensor([[3e25, 0.0], [0.0, 4e25]])) / 1e25)
     5.0
-    >>> norm(ops.convert_to_tensor([[3.0, 4.0], [0.0, 2.0]]), stacked=True).tolist()
+    >>> rows = ops.convert_to_tensor([[3.0, 4.0], [0.0, 2.0]])
+    >>> ops.convert_to_numpy(norm(rows, stacked=True)).tolist()
     [[5.0], [2.0]]
     """
     over = {"axis": tuple(range(1, len(x.shape))), "keepdims": True} if stacked else {}
