@@ -45,10 +45,10 @@ class Process:
                 process = subprocess.Popen(
                     [sys.executable, JOB, json.dumps(job)], cwd=ROOT, text=True, stderr=log,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(),
-                    preexec_fn=lambda own=own: _hold_to(own),
                 )  # fmt: skip
             stack.enter_context(process)  # which closes its pipes in the end, and waits for it
             stack.callback(process.kill)
+            _hold(process, own)
             self._processes.append(process)
         self._names = None
 
@@ -82,9 +82,10 @@ def _environment():
     return environment | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
 
 
-def _hold_to(cores):
+def _hold(process, cores):
+    """Keeps a process that has just begun, and so all its threads to come, to these cores."""
     if hasattr(os, "sched_setaffinity"):  # else all share all, and the report says how many
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(process.pid, cores)
 
 
 def _free_addresses(count):
