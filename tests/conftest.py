@@ -87,3 +87,20 @@ def pytest_runtest_protocol():
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
     return result
+
+
+@pytest.fixture(scope="session")
+def main():
+    """train.py in this process: takes flags as the command line does, returns the exit code."""
+    import train
+
+    if "model" not in train.FLAGS:
+        train.define_recipe_flags()
+
+    def call(*arguments):
+        train.FLAGS.unparse_flags()
+        for name in train.FLAGS:
+            train.FLAGS[name].unparse()
+        return train.main(train.FLAGS(["train.py", *map(str, arguments)]))
+
+    return call

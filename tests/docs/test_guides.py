@@ -131,23 +131,6 @@ def test_the_figures_of_the_studies_are_those_of_their_pages():
 SHORT = ("--progress=none", "--max_updates=3")
 
 
-@pytest.fixture
-def main():
-    """train.py's main, in this process."""
-    import train
-
-    if "model" not in train.FLAGS:
-        train.define_recipe_flags()
-
-    def call(*arguments):
-        train.FLAGS.unparse_flags()
-        for name in train.FLAGS:
-            train.FLAGS[name].unparse()
-        return train.main(train.FLAGS(["train.py", *arguments]))
-
-    return call
-
-
 @pytest.mark.parametrize("guide", ["new_model.md", "new_data.md"])
 def test_train_py_takes_the_model_and_the_data(guide, folder, sources, main, capsys):
     from tf_largebatch import data

@@ -306,3 +306,18 @@ def test_layers_frozen_after_the_build():
     optimizer.apply([np.ones(SMALL, "float32")] * 2, part)
     moved = [not np.array_equal(v.numpy(), np.ones(SMALL)) for v in variables]
     assert moved == [True, False, False, True]
+
+
+def test_a_setting_may_be_a_list():
+    class Listed(Plain):
+        hyperparameters = ("steps",)
+        steps = [1.0]  # noqa: RUF012 - as a user may write it
+
+        def rule(self, w, g, lr, clock, *, adapt, weight_decay):
+            return w - lr * self.steps[0] * g, UNADAPTED
+
+    optimizer, variables = Listed(), large_and_small()
+    for expected in (0.1, 0.3):
+        for change in changes(optimizer, variables):
+            np.testing.assert_allclose(change, expected, rtol=1e-5)
+        optimizer.steps[0] = 3.0

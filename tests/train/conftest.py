@@ -1,4 +1,4 @@
-"""train.py in the process of the tests, and one run that many of them look at."""
+"""What train.py prints, and one run that many tests look at; `main` is in tests/conftest.py."""
 
 import contextlib
 import io
@@ -8,23 +8,6 @@ from typing import NamedTuple
 import pytest
 
 from train_results import SHORT
-
-
-@pytest.fixture(scope="session")
-def main():
-    """Takes flags, as the command line does, and returns the exit code."""
-    import train
-
-    if "model" not in train.FLAGS:
-        train.define_recipe_flags()
-
-    def call(*arguments):
-        train.FLAGS.unparse_flags()
-        for name in train.FLAGS:
-            train.FLAGS[name].unparse()
-        return train.main(train.FLAGS(["train.py", *map(str, arguments)]))
-
-    return call
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 
+from small_training import small_model
 from tf_largebatch import LAMB
 from tf_largebatch.data.source import ArraySource, Splits
 from tf_largebatch.recipes import Recipe
@@ -13,7 +14,6 @@ from tf_largebatch.training import from_recipe
 from tf_largebatch.training.callbacks import CSVLogger
 from tf_largebatch.training.checkpoint import restore
 from tf_largebatch.training.stage import Stage
-from training.test_trainer import small_model
 
 pytestmark = pytest.mark.tensorflow
 MIXED = {

@@ -7,89 +7,20 @@ import numpy as np
 import pytest
 
 from replicas import strategy_of
-from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB, schedules
+from small_training import UPDATES, assert_same, rate, small_model, source, trained, weights
+from tf_largebatch import LAMB, LARS, NLAMB, NNLAMB
 from tf_largebatch.data.batches import evaluation_batches, training_batches
-from tf_largebatch.data.source import ArraySource
-from tf_largebatch.training import checkpoint
-from tf_largebatch.training.trainer import Diverged, Trainer
+from tf_largebatch.training.trainer import Trainer
 
 pytestmark = pytest.mark.tensorflow
 OURS = {"LARS": LARS, "LAMB": LAMB, "NLAMB": NLAMB, "NNLAMB": NNLAMB}
 ALL = {**OURS, "SGD": keras.optimizers.SGD, "AdamW": keras.optimizers.AdamW}
-UPDATES = 30
-
-
-def source(n=96):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(n, 6)).astype("float32")
-    return ArraySource("gaussians", x, (x[:, 0] + x[:, 1] > 0).astype("int32"), num_classes=2)
-
-
-def rate():
-    return schedules.LinearWarmup(schedules.Polynomial(0.02, 40), 5)
-
-
-def small_model(optimizer, *, normalise=False, dropout=0.0, regularise=0.0, loss=None, top_k=False):
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((6,))
-    x = keras.layers.Dense(8, activation="tanh", name="a")(inputs)
-    if normalise:
-        x = keras.layers.BatchNormalization(name="bn")(x)
-    if dropout:
-        x = keras.layers.Dropout(dropout)(x)
-    penalty = keras.regularizers.L2(regularise) if regularise else None
-    model = keras.Model(inputs, keras.layers.Dense(2, name="b", kernel_regularizer=penalty)(x))
-    model.compile(
-        optimizer=optimizer,
-        loss=loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
-            # As ImageNet's top-5, but TensorFlow has it for float32 only.
-            *([keras.metrics.SparseTopKCategoricalAccuracy(1, name="topk")] if top_k else []),
-        ],
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def trained(
-    make, *, replicas=1, micro_batch_size=None, batch=24, updates=UPDATES, first=0, calls=7,
-    folder=None, every=None, jit=False, **model_options,
-):  # fmt: skip
-    """Model after `updates` updates, and its trainer."""
-    data = source()
-    with strategy_of(replicas).scope():
-        model = small_model(make(), **model_options)
-    trainer = Trainer(
-        model, data.images, data.labels, global_batch_size=batch,
-        micro_batch_size=micro_batch_size, updates_per_call=calls, jit=jit,
-    )  # fmt: skip
-    if folder is not None:
-        restored = checkpoint.restore(folder, model)
-        first = restored[0] if restored else 0
-    batches = training_batches(
-        data, global_batch_size=batch, seed=1, first_update=first, total_updates=UPDATES
-    )
-    trainer.fit(
-        batches, num_examples=data.num_examples, total_updates=UPDATES, first_update=first,
-        stop_update=updates, checkpoint_dir=folder, checkpoint_every=every, verbose=0,
-    )  # fmt: skip
-    return model, trainer
-
-
-def weights(model):
-    return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
 @functools.cache
 def reference(name, **clip):
     """Weights after the updates on one device, each on its whole batch at once."""
     return weights(trained(lambda: ALL[name](rate(), **clip))[0])
-
-
-def assert_same(one, other, tolerance=1e-5):
-    one, other = (w if isinstance(w, np.ndarray) else weights(w) for w in (one, other))
-    assert np.abs(one - other).max() <= tolerance * np.abs(one).max()
 
 
 def some_slow(names, quick):
@@ -300,53 +231,6 @@ def test_collectives_do_not_grow_with_accumulation():
     assert counts[1] == counts[2] == counts[8] > 0
 
 
-def test_refused_layouts_name_the_nearest():
-    data = source()
-    with strategy_of(2).scope():
-        model = small_model(LAMB(0.1))
-    with pytest.raises(ValueError, match="divisible by the 2 replicas. Received: 25. Nearest: 24"):
-        Trainer(model, data.images, data.labels, global_batch_size=25)
-    with pytest.raises(ValueError, match=r"2 replicas x micro_batch_size 5 = 10.*Nearest: 20, 30"):
-        Trainer(model, data.images, data.labels, global_batch_size=24, micro_batch_size=5)
-
-
-@pytest.mark.parametrize(
-    "loss, words",
-    [
-        (keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"), "'sum'"),
-        (["mse", "mse"], "a loss for each of the outputs"),
-    ],
-)
-def test_refused_losses(loss, words):
-    data = source()
-    model = small_model(LAMB(0.1), loss=loss)
-    with pytest.raises(ValueError, match=words):
-        Trainer(model, data.images, data.labels, global_batch_size=24)
-
-
-def test_refused_models():
-    data = source()
-    model = small_model(LAMB(0.1, gradient_accumulation_steps=2))
-    with pytest.raises(ValueError, match="pass micro_batch_size"):
-        Trainer(model, data.images, data.labels, global_batch_size=24)
-
-    class Own(keras.Model):
-        def train_step(self, data):
-            return {}
-
-    inputs = keras.Input((6,))
-    model = Own(inputs, keras.layers.Dense(2)(inputs))
-    model.compile(LAMB(0.1), loss="mse")
-    model.optimizer.build(model.trainable_variables)
-    with pytest.raises(ValueError, match="Own overrides `train_step`"):
-        Trainer(model, data.images, data.labels, global_batch_size=24)
-
-
-def test_divergence_names_the_update():
-    with pytest.raises(Diverged, match=r"The loss is (nan|inf) at update \d"):
-        trained(lambda: keras.optimizers.SGD(1e38))
-
-
 def test_clips_stay_in_the_optimizer():
     """A second trainer of the same model, and a saved model, still have them."""
     data = source()
@@ -403,9 +287,3 @@ def test_frozen_weights_are_left_alone():
     )  # fmt: skip
     for variable, value in zip(frozen, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-
-
-def test_weights_that_are_not_finite_at_a_checkpoint_are_divergence(tmp_path):
-    with pytest.raises(Diverged, match="After update 1 the variable .* holds NaN or infinity"):
-        trained(lambda: keras.optimizers.SGD(1e39), folder=tmp_path, every=1, calls=1)
-    assert not list(tmp_path.iterdir())

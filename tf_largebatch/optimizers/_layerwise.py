@@ -246,9 +246,9 @@ class LayerwiseOptimizer(SavedState, BackendUpdates, keras.optimizers.Optimizer)
         return self._slots["residual"][index] if "residual" in self._slots else None
 
     def _settings(self):
-        """What `rule` reads of the optimizer."""
+        """What `rule` reads of the optimizer, to be compared."""
         names = (*self.hyperparameters, "weight_norm_clip", "trust_ratio_clip", "weight_rounding")
-        return tuple((name, getattr(self, name)) for name in names)
+        return tuple((name, repr(getattr(self, name))) for name in names)
 
     def _may_be_stacked(self):
         own_step = type(self).update_step is not LayerwiseOptimizer.update_step
