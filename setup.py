@@ -49,8 +49,11 @@ EXTRAS["dev"] = [
     *EXTRAS["nlp"],
     *EXTRAS["kernels"],
     *EXTRAS["plots"],
+    "ipykernel",  # runs the notebooks in tests, through nbclient
     "jax",
     "markdown-it-py",
+    "nbclient",
+    "nbformat",
     "optax",
     "pdoc>=16",
     "pyright[nodejs]",  # with Node.js as a wheel: otherwise pyright downloads it when first run
