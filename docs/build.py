@@ -33,7 +33,7 @@ _PROPERTIES = (property, functools.cached_property)
 PACKAGES = ("tf_largebatch", "models")
 # The menu: what stands in it, in its order. Pages are named as they lie in docs/.
 MENU = {
-    "": ["index.md"],
+    "": ["index.md", "../colab/README.md"],
     "Guides": [
         "choosing.md", "migrating_tfa.md", "migrating_keras.md", "multi_worker.md", "cloud_tpu.md",
         "speed_memory.md",
@@ -95,7 +95,8 @@ def undocumented(modules):
 
 def sources():
     """Markdown texts by their path below docs/, the pages that are made here included."""
-    files = [*DOCS.rglob("*.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    outside = ["CHANGELOG.md", "CONTRIBUTING.md", "colab/README.md"]
+    files = [*DOCS.rglob("*.md"), *(ROOT / name for name in outside)]
     texts = {
         Path(os.path.relpath(file, DOCS)).as_posix(): file.read_text(encoding="utf-8")
         for file in sorted(files)
@@ -120,8 +121,8 @@ def api_index(modules):
 def page_name(name):
     """Where a Markdown file's page lies in the site.
 
-    >>> page_name("results/index.md"), page_name("../CHANGELOG.md")
-    ('results/index.html', 'changelog.html')
+    >>> page_name("results/index.md"), page_name("../CHANGELOG.md"), page_name("../colab/README.md")
+    ('results/index.html', 'changelog.html', 'colab/readme.html')
     """
     name = name.removeprefix("../").lower() if name.startswith("../") else name
     return name.removesuffix(".md") + ".html"
@@ -205,12 +206,13 @@ class Site:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
         if path in self.texts:
             path = page_name(path)
-        elif not path.startswith(("..", "api/")):
-            if not (DOCS / path).is_file():
+        elif path.startswith("../colab/") or not path.startswith(("..", "api/")):
+            file, path = DOCS / path, path.removeprefix("../")
+            if not file.is_file():
                 self.wrong.append(f"docs/{name}: the link {target} leads to no file")
                 return target
             (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(DOCS / path, self.out / path)
+            shutil.copyfile(file, self.out / path)
         elif path.startswith(".."):
             self.wrong.append(f"docs/{name}: the link {target} leads out of the documentation")
         here = posixpath.dirname(page_name(name))
