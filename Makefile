@@ -28,8 +28,9 @@ CHECK_PYTHON := version=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0
 # Cloud TPU's last line of TensorFlow, in an environment of its own, and the tests that run there.
 TPU_LINE := .venv-tpu-line
 TPU_LINE_PY := $(TPU_LINE)/bin/python
-# No keras-hub is there, so no networks of text.
-ON_TPU_LINE := $(addprefix tests/,data diagnostics optimizers schedules training test_layers.py \
+# No keras-hub is there, so no networks of text, and no text.
+ON_TPU_LINE := $(addprefix tests/,$(addprefix data/test_,augmentation.py batches.py buckets.py crops.py embedded.py \
+	folders.py jpeg.py tfrecords.py) diagnostics optimizers schedules training test_layers.py \
 	test_losses.py $(addprefix train/test_train_,diagnostics.py process.py refusals.py resume.py runs.py))
 
 # The TPU compiler, and TensorFlow's build for TPUs: what compiles the training steps without a TPU.
