@@ -48,6 +48,7 @@ EXTRAS = {
 EXTRAS["dev"] = [
     *EXTRAS["nlp"],
     *EXTRAS["kernels"],
+    *EXTRAS["async"],
     *EXTRAS["plots"],
     "ipykernel",  # runs the notebooks in tests, through nbclient
     "jax",

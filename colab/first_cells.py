@@ -21,19 +21,27 @@ COLAB = "https://colab.research.google.com"
 GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 NO_ADDRESS = "not yet: the project has no public address"
 # The extras of the package that a notebook needs.
-EXTRAS = {"03_bert_two_phases.ipynb": "nlp,plots"}
+EXTRAS = {"01_quickstart.ipynb": "data,kernels,plots", "03_bert_two_phases.ipynb": "nlp,plots"}
 USUAL_EXTRAS = "kernels,plots"
 
-# TensorFlow is Colab's own: to install one of its distributions over another breaks both.
 INSTALL = """\
 import pathlib
 import subprocess
 import sys
+from importlib import metadata
 
 PROJECT_URL = {url}
 here = pathlib.Path.cwd()
-checkouts = [folder for folder in (here, *here.parents) if (folder / "train.py").is_file()]
+checkouts = [f for f in (here, *here.parents) if (f / "tf_largebatch" / "__init__.py").is_file()]
 checkout = checkouts[0] if checkouts else here / "large_batch_source"
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(" ".join(command) + " failed:\\n" + done.stderr[-2000:])
+
+
 if not checkouts:
     if not PROJECT_URL:
         raise RuntimeError(
@@ -41,10 +49,23 @@ if not checkouts:
             "Open it in one, or set PROJECT_URL above to what git can clone."
         )
     if not checkout.exists():
-        subprocess.run(["git", "clone", "--depth=1", PROJECT_URL, str(checkout)], check=True)
+        run("git", "clone", "--depth=1", PROJECT_URL, str(checkout))
+{tensorflow}
     package = f"{{checkout}}[{extras}]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
+    run(sys.executable, "-m", "pip", "install", "--quiet", package, *tensorflow)
+    if "tensorflow" in sys.modules or "keras" in sys.modules:
+        print("Restart the runtime, and run on from the next cell: older versions are loaded.")
 sys.path.insert(0, str(checkout))  # also models/, which isn't installed"""
+KEEP_TENSORFLOW = """\
+    # What is here stays: one distribution of TensorFlow over another breaks both.
+    there = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+    kinds = ("tensorflow", "tensorflow-tpu", "tensorflow-cpu")
+    tensorflow = [f"{kind}=={there[kind]}" for kind in kinds if kind in there] or ["tensorflow"]"""
+TEXT_TENSORFLOW = """\
+    # tensorflow-text fits one version only: another one may take the place of what is here.
+    was = [d.version for d in metadata.distributions() if d.metadata["Name"] == "tensorflow"]
+    print(f"TensorFlow before: {was or 'none'}")
+    tensorflow = ["tensorflow", "tensorflow-text"]"""
 
 
 def project_url():
@@ -88,7 +109,9 @@ def badge(url, name):
 def install(url, name):
     """Python: the cell that installs what a notebook needs, unless it lies in a checkout."""
     # Double quotes, as the formatter has them.
-    return INSTALL.format(url=json.dumps(url), extras=EXTRAS.get(name, USUAL_EXTRAS))
+    extras = EXTRAS.get(name, USUAL_EXTRAS)
+    tensorflow = TEXT_TENSORFLOW if "nlp" in extras.split(",") else KEEP_TENSORFLOW
+    return INSTALL.format(url=json.dumps(url), extras=extras, tensorflow=tensorflow)
 
 
 def renewed(text, name, url):
@@ -114,9 +137,11 @@ def readme(url):
     """The text of README.md: a line for each notebook, its title and first paragraph."""
     lines = [
         "# Notebooks\n",
-        "Made by `python colab/first_cells.py`; don't edit. They are meant to take minutes on two",
-        "CPU cores. The tests run each from its first to its last cell, in a small size, in a",
-        "checkout; on Colab they were not run.\n",
+        "Made by `python colab/first_cells.py`; don't edit. On two CPU cores with other work",
+        "beside them the first took 20 seconds, the second ten minutes, the third five, the others",
+        "one each. `make test` runs the first from its first to its last cell, in a small size,",
+        "`make test-slow` the others. On Colab they were not run. To open them in a checkout:",
+        "`make venv`, `.venv/bin/pip install jupyterlab`, `.venv/bin/jupyter lab colab`.\n",
         "| notebook | what it shows | Colab |\n|---|---|---|",
     ]
     for path in notebooks():

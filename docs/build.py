@@ -54,12 +54,6 @@ _FIRST = [
     f"tf_largebatch{name}" for name in ("", ".schedules", ".scaling", ".diagnostics", ".recipes")
 ]
 _MARK = ".made_by_docs_build"  # what is in a folder with this file may be deleted
-_RESULTS_INTRO = """# Measured results
-
-What was measured, each page with its command, machine, versions and number of runs. A figure
-anywhere else in this documentation that isn't found here or in a recipe is a source's.
-
-"""
 
 
 class BrokenSite(Exception):
@@ -94,19 +88,13 @@ def undocumented(modules):
 
 
 def sources():
-    """Markdown texts by their path below docs/, the pages that are made here included."""
+    """Markdown texts by their path below docs/."""
     outside = ["CHANGELOG.md", "CONTRIBUTING.md", "colab/README.md"]
     files = [*DOCS.rglob("*.md"), *(ROOT / name for name in outside)]
-    texts = {
+    return {
         Path(os.path.relpath(file, DOCS)).as_posix(): file.read_text(encoding="utf-8")
         for file in sorted(files)
     }
-    results = [name for name in texts if re.fullmatch(r"results/[^/]+", name)]
-    lines = []
-    for name in results:
-        title = markdown.Page(texts[name], lambda target: target).title
-        lines.append(f"- [{title}]({name.removeprefix('results/')})")
-    return texts | {"results/index.md": _RESULTS_INTRO + "\n".join(lines) + "\n"}
 
 
 def api_index(modules):

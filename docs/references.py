@@ -1,6 +1,6 @@
-"""The references that are made from the code: every recipe and every flag of train.py.
+"""Pages that are made: the references of all recipes and flags of train.py, the list of results.
 
-    python -m docs.references        writes docs/reference/recipes.md and flags.md
+    python -m docs.references        writes reference/recipes.md and flags.md, results/index.md
 
 They are kept in the repository, so that they can be read there; a test fails when they lag behind.
 """
@@ -15,7 +15,7 @@ from absl import flags
 from docs.markdown import escaped
 from tf_largebatch import recipes
 
-FOLDER = Path(__file__).parent / "reference"
+FOLDER = Path(__file__).parent
 # The first key of each group of flags, and the group's heading.
 GROUPS = {
     "recipe": "What is trained",
@@ -37,6 +37,14 @@ chose them, or left them open. Accuracies are fractions; F1 and BLEU are of 100.
 
 "Published" is what the source reports, at its size and on its machines; nothing of it was run again
 here, unless the source is this project.
+"""
+_RESULTS = """# Measured results
+
+Made by `python -m docs.references` from the first lines of the pages beside it; don't edit.
+
+What was measured, each page with its command, machine, versions and number of runs. A figure
+anywhere else in this documentation that isn't found here or in a recipe is a source's.
+
 """
 _FLAGS = """# Flags of train.py
 
@@ -173,14 +181,28 @@ def _table(head, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
-PAGES = {"recipes.md": recipes_page, "flags.md": flags_page}
+def results_page():
+    """The list of the measured results, Markdown."""
+    lines = []
+    for path in sorted((FOLDER / "results").glob("*.md")):
+        if path.name != "index.md":
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            lines.append(f"- [{title}]({path.name})\n")
+    return _RESULTS + "".join(lines)
+
+
+PAGES = {
+    "reference/recipes.md": recipes_page,
+    "reference/flags.md": flags_page,
+    "results/index.md": results_page,
+}
 
 
 def main():
-    """Writes both; returns the exit code."""
+    """Writes them; returns the exit code."""
     for name, make in PAGES.items():
         (FOLDER / name).write_text(make(), encoding="utf-8")
-        print(f"docs/reference/{name}")
+        print(f"docs/{name}")
     return 0
 
 

@@ -1,11 +1,13 @@
 """The shared cells: badges from the one address, an installation that says what is missing."""
 
 import doctest
+import importlib.metadata
 import json
 import re
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -98,8 +100,14 @@ def test_the_installation_says_that_there_is_no_address(elsewhere):
         exec(first_cells.install("", NAME), {})
 
 
+def package(folder):
+    """A checkout, as far as the installation looks."""
+    (folder / "tf_largebatch").mkdir(parents=True)
+    (folder / "tf_largebatch" / "__init__.py").touch()
+
+
 def test_the_installation_in_a_checkout_only_finds_it(elsewhere, monkeypatch):
-    (elsewhere / "train.py").touch()
+    package(elsewhere)
     (elsewhere / "colab").mkdir()
     monkeypatch.chdir(elsewhere / "colab")
     monkeypatch.setattr(subprocess, "run", None)  # nothing is run
@@ -109,25 +117,39 @@ def test_the_installation_in_a_checkout_only_finds_it(elsewhere, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.parametrize(
-    "name, extras", [(NAME, "kernels,plots"), ("03_bert_two_phases.ipynb", "nlp,plots")]
+    "name, extras, tensorflow",
+    [
+        ("02_scale_the_batch.ipynb", "kernels,plots", ["tensorflow==2.19.1"]),
+        ("03_bert_two_phases.ipynb", "nlp,plots", ["tensorflow", "tensorflow-text"]),
+    ],
 )
-def test_the_installation_clones_and_installs(elsewhere, monkeypatch, name, extras):
+def test_the_installation_clones_and_installs(elsewhere, monkeypatch, name, extras, tensorflow):
     """git runs, on a small repository; what pip is asked for is only looked at."""
     source = elsewhere / "source"
-    source.mkdir()
-    (source / "train.py").touch()
+    package(source)
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", *command], cwd=source, check=True)
     run, asked = subprocess.run, []
 
     def recorded(command, **options):
-        assert options == {"check": True}
-        return run(command, **options) if command[0] == "git" else asked.append(command)
+        if command[0] == "git":
+            return run(command, **options)
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", recorded)
+    installed = types.SimpleNamespace(metadata={"Name": "tensorflow"}, version="2.19.1")
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [installed])
     exec(first_cells.install(source.as_uri(), name), {})
     cloned = elsewhere / "large_batch_source"
-    assert (cloned / "train.py").is_file()
-    assert asked == [[sys.executable, "-m", "pip", "install", "--quiet", f"{cloned}[{extras}]"]]
+    assert (cloned / "tf_largebatch" / "__init__.py").is_file()
+    wanted = [f"{cloned}[{extras}]", *tensorflow]
+    assert asked == [(sys.executable, "-m", "pip", "install", "--quiet", *wanted)]
     assert sys.path[0] == str(cloned)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_failed_installation_says_why(elsewhere):
+    with pytest.raises(RuntimeError, match="(?s)git clone .*nowhere.* failed:.*fatal: .*nowhere"):
+        exec(first_cells.install((elsewhere / "nowhere").as_uri(), NAME), {})

@@ -126,6 +126,22 @@ def test_the_figures_of_the_studies_are_those_of_their_pages():
     assert len(pages) == 2
     assert len(figures) >= 10
     assert [figure for figure in figures if figure not in measured] == []
+    # And they stand beside the right names.
+    study = (ROOT / "docs/results/study_digits/table.md").read_text(encoding="utf-8")
+    mean = {
+        name: dict(zip((16, 128, 256, 512), re.findall(r"(\d+\.\d+) ±", cells), strict=True))
+        for name, cells in re.findall(r"^\| (\w+) +\|(.*)$", study, re.MULTILINE)
+        if cells.count("±") == 4
+    }
+    lamb, keras_lamb = mean["lamb"], mean["keras_lamb"]
+    words = " ".join(section.split())
+    for claim in (
+        f"LAMB by its rule, untuned, has {lamb[16]} % at batch 16, {lamb[256]} % at 256 and "
+        f"{lamb[512]} % at 512",
+        f"`keras.optimizers.Lamb` has {keras_lamb[512]} % at 512 and {keras_lamb[256]} % at 256",
+        f"AdamW {mean['adamw'][512]} % and Muon {mean['muon'][512]} % at 512",
+    ):
+        assert claim in words
 
 
 SHORT = ("--progress=none", "--max_updates=3")

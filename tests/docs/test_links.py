@@ -1,8 +1,17 @@
 """The check of links finds what leads nowhere, and nothing else."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from docs import links
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = [
+    *ROOT.glob("*.md"),
+    *(p for d in ("docs", "colab", "benchmarks") for p in (ROOT / d).rglob("*.md")),
+]
 
 SOUND = {
     "index.html": '<h2 id="first">A</h2><a href="deep/page.html#there">x</a><a href="#first">y</a>'
@@ -40,3 +49,12 @@ def test_what_leads_nowhere_is_found(tmp_path, text, words):
     broken, _ = checked(tmp_path, SOUND | {"index.html": SOUND["index.html"] + text})
     assert len(broken) == 1
     assert words in broken[0]
+
+
+@pytest.mark.parametrize("text", [path.relative_to(ROOT).as_posix() for path in sorted(TEXTS)])
+def test_links_lead_somewhere_where_the_texts_are_read_in_the_repository(text):
+    written = (ROOT / text).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", written, flags=re.DOTALL | re.MULTILINE)
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose)
+    local = [target for target in targets if not re.match(r"\w+:", target)]
+    assert [target for target in local if not (ROOT / text).parent.joinpath(target).exists()] == []
