@@ -28,6 +28,7 @@ BENCHMARKS = {
     "scaling": ["--rounds", "7", *_OUT],
     "step_overhead": _OUT,
     "update_step": ["--shapes", "bert_base", "resnet50", "tiny", "--rounds", "7", *_OUT],
+    "async_gcd": _OUT,
     "diagnostics_cost": ["--rounds", "5"],
     "masking": ["--rounds", "5", "--sequences", "16384"],
     "image_pipeline": ["--rounds", "5", "--images", "384"],
@@ -36,6 +37,7 @@ PRINT_ONLY = ("diagnostics_cost", "masking", "image_pipeline")
 # What isn't run here, and why.
 ELSEWHERE = {
     "tpu_compile": "runs by `make tpu-check`, in an environment of its own",
+    "kernel_methods": "takes an hour; its results are in docs/results",
     "rewarmup": "a long study, whose results are in docs/results",
     "lipschitz_peak": "a long study, whose results are in docs/results",
 }

@@ -36,7 +36,7 @@ MENU = {
     "": ["index.md", "../colab/README.md"],
     "Guides": [
         "choosing.md", "migrating_tfa.md", "migrating_keras.md", "multi_worker.md", "cloud_tpu.md",
-        "speed_memory.md",
+        "speed_memory.md", "kernels.md",
     ],
     "Add your own": ["new_model.md", "new_data.md", "new_optimizer.md"],
     "Reference": ["reference/recipes.md", "reference/flags.md", "api/index.md"],
