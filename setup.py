@@ -41,8 +41,8 @@ EXTRAS = {
         "sacrebleu>=2.4",
         "tensorflow-text; platform_system != 'Windows'",
     ],
-    "kernels": ["scikit-learn>=1.6"],
-    "async": ["numba>=0.61"],
+    "kernels": ["scikit-learn>=1.6", "scipy"],
+    "async": ["numba>=0.61", "llvmlite"],
     "plots": ["matplotlib>=3.10"],
 }
 EXTRAS["dev"] = [

@@ -68,8 +68,15 @@ def public_modules():
         inside = (m.name for m in pkgutil.walk_packages(package.__path__, f"{name}."))
         for module in [name, *inside]:
             if not any(part.startswith("_") for part in module.split(".")):
-                found[module] = pdoc.doc.Module(importlib.import_module(module))
+                found[module] = pdoc.doc.Module(_with_all_names(importlib.import_module(module)))
     return found
+
+
+def _with_all_names(module):
+    """The module, with the names that it imports only when they are first used."""
+    for name in getattr(module, "__all__", ()):
+        setattr(module, name, getattr(module, name))
+    return module
 
 
 def undocumented(modules):
