@@ -100,6 +100,7 @@ class Run:
                 before = self.n_updates
                 limit = min(before + updates_per_round, max_updates)
                 self._round(pool, limit, tol)
+                self._refuse_what_is_not_finite()
                 settled = self._is_settled(limit)
                 if settled or limit == max_updates:
                     fresh = self._fresh_gradient(pool)
@@ -118,6 +119,14 @@ class Run:
                 if idle == IDLE_ROUNDS:
                     return
                 last = self.objective
+
+    def _refuse_what_is_not_finite(self):
+        # Threads pass over coordinates whose gradient is NaN, as if there were nothing to do.
+        if not (np.isfinite(self.iterate.g).all() and np.isfinite(self.iterate.x).all()):
+            raise ValueError(
+                "The gradient is no longer finite: columns of Q aren't (scale the samples; a "
+                "fractional degree needs gamma x'y + coef0 above 0), or f has no minimum."
+            )
 
     def _round(self, pool, limit, tol):
         shared, program = self.shared, getattr(self.programs, self.program)

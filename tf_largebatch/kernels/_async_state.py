@@ -10,6 +10,7 @@ from tf_largebatch.kernels._async_columns import LINEAR, MATRIX, POLY, RBF, SIGM
 
 KINDS = {"linear": LINEAR, "poly": POLY, "rbf": RBF, "sigmoid": SIGMOID}
 NOTHING = np.zeros(0)
+NOT_FINITE = "{} must be finite. Received: some that overflow. Scale the samples (StandardScaler)."
 
 
 class Source(NamedTuple):
@@ -92,18 +93,31 @@ def kernel_source(X, *, kernel, gamma, degree, coef0, constant):
         squares = np.einsum("ij,ij->i", X, X)
         none = np.zeros(0, np.int32)
         layout = (np.ascontiguousarray(X.T), NOTHING, none, none.astype(np.int64))
-    if kernel == "rbf":
-        diagonal = np.ones(n_samples)
-    elif kernel == "poly":
-        diagonal = (gamma * squares + coef0) ** degree
-    elif kernel == "sigmoid":
-        diagonal = np.tanh(gamma * squares + coef0)
-    else:
-        diagonal = squares.copy()
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what isn't finite
+        if kernel == "rbf":
+            diagonal = np.ones(n_samples)
+        elif kernel == "poly":
+            diagonal = (gamma * squares + coef0) ** degree
+        elif kernel == "sigmoid":
+            diagonal = np.tanh(gamma * squares + coef0)
+        else:
+            diagonal = squares.copy()
     return Source(
         KINDS[kernel], *layout, diagonal + constant, squares,
         float(gamma), float(degree), float(coef0), float(constant),
     )  # fmt: skip
+
+
+def refuse_large_samples(X):
+    """ValueError where |x_i - x_j|^2, of rows of dense or CSR X in float64, could overflow."""
+    values = X.data if sparse.issparse(X) else X
+    largest = float(np.abs(values).max(initial=0.0))
+    # |x_i - x_j|^2 is at most 4 |x|^2; products of Python floats become inf in silence.
+    if not np.isfinite(4.0 * largest * largest * X.shape[1]):
+        with np.errstate(over="ignore"):
+            squares = X.multiply(X).sum(axis=1) if sparse.issparse(X) else (X * X).sum(axis=1)
+            if not np.isfinite(4.0 * squares).all():
+                raise ValueError(NOT_FINITE.format("The samples' squared norms"))
 
 
 def column_bytes(n_samples, rows):

@@ -1,5 +1,7 @@
 """AsyncGCDSVC: a kernel SVM trained by threads that don't wait for each other."""
 
+import math
+import numbers
 import time
 
 import numpy as np
@@ -9,6 +11,9 @@ from tf_largebatch.kernels._functions import gram, gram_bytes, refuse_what_does_
 from tf_largebatch.kernels._svc import BaseKernelSVC
 from tf_largebatch.kernels._tasks import Expansion
 from tf_largebatch.kernels.box_qp import BoxQP, KernelMatrix
+
+MAX_UPDATES = 5_000_000  # by default; and at least this many times n_samples:
+MAX_UPDATES_A_SAMPLE = 100
 
 
 class AsyncGCDSVC(BaseKernelSVC):
@@ -20,7 +25,7 @@ class AsyncGCDSVC(BaseKernelSVC):
     [async], and no TensorFlow.
 
     Args:
-        C: Bound of the multipliers; above 0.
+        C: Bound of the multipliers; above 0 and finite.
         kernel: `"linear"`, `"poly"`, `"rbf"`, `"sigmoid"`, `"precomputed"`, or a function of two
             matrices, of which the whole Gram matrix is made.
         gamma, degree, coef0: The kernel's, as `sklearn.svm.SVC`.
@@ -31,7 +36,9 @@ class AsyncGCDSVC(BaseKernelSVC):
         class_weight: None, `"balanced"` or a dict of classes: factors of C.
         tol: The end: the largest projected gradient |a_i - clip(a_i - g_i)| is below
             tol * min(1, C_i): it can't exceed C_i.
-        max_iter: Most updates of all threads in one binary problem; -1: no bound.
+        max_iter: Most updates of all threads in one binary problem; -1: 100 n_samples, but at
+            least 5,000,000. A large C with classes that overlap can need more: scale the data,
+            lower C, or give a larger number.
         n_threads: None: as many as cores, but no more than one for 1,000 samples.
         sync, selection, blocks, max_staleness, hold_back: How the threads go about it, as
             `solve_box_qp`.
@@ -94,7 +101,8 @@ class AsyncGCDSVC(BaseKernelSVC):
             y: (n_samples,) classes.
 
         Raises:
-            ValueError: If a parameter or the data are not as described, or y has one class.
+            ValueError: If a parameter or the data are not as described, y has one class, or the
+                samples are so large or so small that the kernel's values aren't numbers.
             ImportError: If there is no numba.
             MemoryError: If the Gram matrix of a kernel function would not fit.
 
@@ -102,7 +110,9 @@ class AsyncGCDSVC(BaseKernelSVC):
             ConvergenceWarning: If the end is at max_iter.
         """
         X, codes = self._start_fit(X, y)
-        self._set_gamma(X)
+        X = X.astype(np.float64, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # BoxQP refuses such samples
+            self._set_gamma(X)
         began = time.perf_counter()
         problem = BoxQP(
             self._matrix(X), n_threads=self.n_threads, sync=self.sync, selection=self.selection,
@@ -111,19 +121,43 @@ class AsyncGCDSVC(BaseKernelSVC):
         )  # fmt: skip
         self.n_threads_ = problem.n_threads
         self.fit_times_ = {"blocks": time.perf_counter() - began}
-        samples, self.results_ = self._samples(X, codes), []
+        with np.errstate(over="ignore"):
+            samples, self.results_ = self._samples(X, codes), []
+        if not np.isfinite(samples.bounds).all():
+            raise ValueError("C times class_weight must be finite.")
+        most = max(MAX_UPDATES, MAX_UPDATES_A_SAMPLE * X.shape[0])
         for sign, bound in zip(samples.signs.T, samples.bounds.T, strict=True):
             # In x = y a the matrix is the kernel's for every problem, and the columns are kept.
             result = problem.solve(
                 -sign.astype(float), np.where(sign < 0, -bound, 0), np.where(sign > 0, bound, 0),
                 tol=self.tol * min(1.0, bound[bound > 0].min()),
-                max_updates=None if self.max_iter == -1 else self.max_iter, verbose=self.verbose,
+                max_updates=most if self.max_iter == -1 else self.max_iter, verbose=self.verbose,
             )  # fmt: skip
             self.results_.append(result)
         self.fit_times_["problems"] = [result.seconds for result in self.results_]
         self.n_iter_ = np.array([result.n_updates for result in self.results_])
         self._keep(X, np.stack([result.x for result in self.results_], axis=1))
         return self
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        for name in ("C", "tol", "degree", "gamma", "coef0"):
+            value = getattr(self, name)
+            if isinstance(value, numbers.Real) and not math.isfinite(value):
+                raise ValueError(
+                    f"The {name!r} parameter of {type(self).__name__} must be finite. "
+                    f"Got {value!r} instead."
+                )
+
+    def _decide(self, X):
+        with np.errstate(over="ignore", invalid="ignore"):
+            decisions = super()._decide(X)
+        if not np.isfinite(decisions).all():
+            raise ValueError(
+                "The kernel's values of these samples with the support vectors aren't finite. "
+                "Scale the samples as those of the fit."
+            )
+        return decisions
 
     def _matrix(self, X):
         """Q, for `BoxQP`."""

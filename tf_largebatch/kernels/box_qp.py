@@ -126,6 +126,8 @@ class BoxQP:
         )  # fmt: skip
         self._lay_out(Q, labels)
         diagonal = self.source.diagonal
+        if not np.isfinite(diagonal).all():
+            raise ValueError(state.NOT_FINITE.format("The kernel's values k(x_i, x_i)"))
         if step_size is None:
             curved = diagonal > 0
             self.steps = np.divide(1.0, diagonal, out=np.zeros(self.size), where=curved)
@@ -301,7 +303,8 @@ def solve_box_qp(
         `BoxQPResult`.
 
     Raises:
-        ValueError: If an argument is none of the above, or f is found to be unbounded below.
+        ValueError: If an argument is none of the above, columns of Q overflow, or f is found to
+            be unbounded below.
         ImportError: If numba, the extra [async], isn't installed.
 
     Warns:
@@ -335,7 +338,15 @@ def _checked(Q):
         for name, value in numbers_of.items():
             if not (_is_number(value) and math.isfinite(value)):
                 raise ValueError(f"{name} must be a finite number. Received: {name}={value!r}.")
-        return Q._replace(X=X, gamma=gamma_value(Q.gamma, X)), X.shape[0]
+        state.refuse_large_samples(X)
+        with np.errstate(over="ignore"):
+            gamma = gamma_value(Q.gamma, X)
+        if Q.kernel != "linear" and not math.isfinite(gamma):
+            raise ValueError(
+                f"gamma must be finite. Received: {Q.gamma!r}. Of samples whose variance is "
+                "near 0, scale them."
+            )
+        return Q._replace(X=X, gamma=gamma), X.shape[0]
     if sparse.issparse(Q):
         raise TypeError("Q must be a dense array or a KernelMatrix. Received: a sparse matrix.")
     Q = check_array(Q, dtype=np.float64, order="C", input_name="Q")
