@@ -18,6 +18,14 @@ def problem(m=120, seed=0, noise=0.6):
     return rbf(X, X, 0.5), y
 
 
+def to_the_end(stacks, **options):
+    """Calls until all have ended, as the engine does."""
+    found = _smo.smo(stacks, **options)
+    while found["_going"].numpy().any():
+        found = _smo.smo(stacks | found, **options)
+    return {name: value.numpy() for name, value in found.items()}
+
+
 def solve(K, y, C=1.0, tol=1e-3, max_iter=-1, alpha=None):
     """One problem, as a stack of one."""
     stacks = {"K": K[None], "y": y[None, :, None], "C": np.broadcast_to(C, y.shape)[None, :, None]}
@@ -25,8 +33,7 @@ def solve(K, y, C=1.0, tol=1e-3, max_iter=-1, alpha=None):
         stacks["alpha"] = alpha[None, :, None]
     import tensorflow as tf
 
-    found = _smo.smo({n: tf.constant(a) for n, a in stacks.items()}, tol=tol, max_iter=max_iter)
-    found = {name: value.numpy() for name, value in found.items()}
+    found = to_the_end({n: tf.constant(a) for n, a in stacks.items()}, tol=tol, max_iter=max_iter)
     return {"alpha": found.pop("alpha")[0, :, 0]} | {n: v[0, 0] for n, v in found.items()}
 
 
@@ -76,7 +83,7 @@ def test_a_stack_is_its_problems_each_alone():
         y[slot, :m] = np.stack([signs, np.where(np.arange(m) % 3, 1, -1)], 1)
         C[slot, :m] = 1
     stacks = {"K": tf.constant(K), "y": tf.constant(y), "C": tf.constant(C)}
-    found = {k: v.numpy() for k, v in _smo.smo(stacks, tol=1e-3, max_iter=-1).items()}
+    found = to_the_end(stacks, tol=1e-3, max_iter=-1)
     assert len(set(found["n_iter"].ravel())) > 4
     for slot, (matrix, signs) in enumerate(cases):
         m = len(signs)
@@ -125,3 +132,47 @@ def test_float32_stays_float32():
     exact = solve(K, y)
     assert found["alpha"].dtype == np.float32
     assert found["objective"] == pytest.approx(exact["objective"], rel=1e-4)
+
+
+def gap_of(K, y, C, alpha):
+    """f_low - f_high by float64 sums."""
+    alpha = alpha.astype(float)
+    f = (alpha * y) @ K.astype(float) - y
+    up = np.where(y > 0, alpha < C, alpha > 0)
+    down = np.where(y > 0, alpha > 0, alpha < C)
+    return f[down].max() - f[up].min()
+
+
+@pytest.mark.parametrize("shift, C", [(1000, 1.0), (5, 1e3)], ids=["ends", "goes on and on"])
+def test_float32s_gap_is_the_true_one(shift, C):
+    """Values of K of 3e6, of which one rounding is 0.2; and sums of many roundings."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(300, 3))
+    y = np.where(X[:, 0] + 0.3 * random.normal(size=300) > 0, 1, -1).astype(np.float32)
+    X = (X + shift).astype(np.float32)
+    K = X @ X.T
+    found = solve(K, y, np.float32(C), max_iter=7000)
+    true = gap_of(K, y, C, found["alpha"])
+    assert found["gap"] == pytest.approx(true, rel=1e-3, abs=1e-5)
+    assert abs((found["alpha"].astype(float) * y).sum()) < 1e-5 * C
+    if C == 1:
+        assert true <= 2e-3 * (1 + 1e-3)
+
+
+def test_max_iter_may_be_any_number():
+    K, y = problem()
+    without = solve(K, y)
+    for many in (2**31 - 1, 2**31, 10**15):
+        assert solve(K, y, max_iter=many)["n_iter"] == without["n_iter"] > 0
+    assert solve(K, y, max_iter=0)["n_iter"] == 0
+
+
+def test_f_by_blocks_of_rows(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(_smo, "WIDE_ROWS", 50)
+    K, y = problem()
+    alpha = np.random.default_rng(0).random(120)
+    for dtype in (np.float32, np.float64):
+        arrays = (tf.constant(a.astype(dtype)) for a in (K[None], y[None, None], alpha[None, None]))
+        np.testing.assert_allclose(_smo.f_of(*arrays)[0, 0], (alpha * y) @ K - y, rtol=1e-5)

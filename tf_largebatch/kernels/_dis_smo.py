@@ -119,13 +119,13 @@ def update(parts, state, chosen, owner, rows, best, going, tol, kernel):
         (r[:, :-EXTRA_COLUMNS], tf.unstack(r[:, -EXTRA_COLUMNS:], EXTRA_COLUMNS, axis=1))
         for r in rows
     )
-    moved, d_high, d_low, (a_high, a_low) = update_pair(
+    moved, t, (a_high, a_low) = update_pair(
         a_high, a_low, y_high, y_low, C_high, C_low, *best,
         pair_kernels(z_high, z_low, **kernel), going, tol,
     )  # fmt: skip
     values = kernel_rows(parts.X, parts.squares, tf.concat([z_high, z_low], 0), **kernel)
     k_high, k_low = tf.split(tf.transpose(values, [0, 2, 1]), 2, axis=1)  # (parts, k, rows)
-    f = state.f + d_high[:, tf.newaxis] * k_high + d_low[:, tf.newaxis] * k_low
+    f = state.f + t[:, tf.newaxis] * (k_high - k_low)
     alpha, index = state.alpha, tf.range(tf.shape(f)[2])
     for new, place, whose in ((a_high, chosen[0], owner[0]), (a_low, chosen[1], owner[1])):
         is_mine = (parts.number[:, tf.newaxis] == whose) & going

@@ -61,7 +61,9 @@ def solve_parts(
     Args:
         solve: A function of {name: tensor (slots, n_padded, ...)} with `"valid"`, bool (slots,
             n_padded), that returns {name: tensor (slots, ...)}. Padding is zeros.
-            A result of three axes, (slots, n_padded, ...), is cut to n_samples.
+            A result of three axes, (slots, n_padded, ...), is cut to n_samples. While any of a
+            result `"_going"` is true it is called again, with its results among the stacks: so a
+            long one can be interrupted. Results that start with "_" are for the next call only.
         problems: A sequence of `Problem`.
         strategy: None: one device, batched over partitions of like size. A
             `tf.distribute.Strategy`: each replica takes a group of partitions, and each worker
@@ -69,7 +71,7 @@ def solve_parts(
         ledger: A `Ledger`; the results that workers send each other are booked as "collect".
         memory_limit_bytes: Of the stacks that are in memory at a time on this worker; None: what
             is available.
-        verbose: Above 0: a line for each batch.
+        verbose: Above 0: a line for each batch, and for each further call of the solver.
         batch_bytes: Partitions are solved together, as many as fit in these bytes or in the bytes
             of the largest partition's matrix. 0: one at a time.
         groups: For each replica the numbers of the problems that it takes, where the data lie with
@@ -91,7 +93,7 @@ def solve_parts(
     found, step = {}, solve if strategy is None else on_replicas(solve, strategy)
     for turn in range(max(map(len, plans.values()), default=0)):
         at_turn = {r: plan[turn] for r, plan in plans.items() if turn < len(plan)}
-        found |= _run(step, problems, at_turn, strategy)
+        found |= _run(step, problems, at_turn, strategy, verbose)
         if verbose:
             steps = [int(np.max(r["n_iter"])) for r, _ in found.values() if "n_iter" in r]
             counted = f", at most {max(steps)} iterations" if steps else ""
@@ -165,26 +167,35 @@ def _dtype(problems, batch):
     return problems[batch.indices[0]].dtype
 
 
-def _run(step, problems, at_turn, strategy):
+def _run(step, problems, at_turn, strategy, verbose):
     """{problem: (result, seconds)} of one batch a replica."""
     began = time.perf_counter()
     stacks = {replica: _stack(problems, batch) for replica, batch in at_turn.items()}
-    if strategy is None:
-        outputs = step(stacks[0])
-    else:
+    values = stacks[0] if strategy is None else replica_values(stacks, strategy)
+
+    def of_replicas(value):
+        """This process's replicas' arrays."""
+        if strategy is None:
+            return [value.numpy()]
+        return [a.numpy() for a in strategy.experimental_local_results(value)]
+
+    while True:
         # A concrete function: TensorFlow would warn of one that is traced for many shapes.
-        values = replica_values(stacks, strategy)
-        outputs = step.get_concrete_function(values)(values)
+        call = step if strategy is None else step.get_concrete_function(values)
+        outputs = call(values)
+        if "_going" not in outputs or not any(a.any() for a in of_replicas(outputs["_going"])):
+            break
+        values = values | outputs
+        if verbose and "n_iter" in outputs:
+            most = max(int(a.max()) for a in of_replicas(outputs["n_iter"]))
+            print(f"[kernels] going on after {most} iterations", flush=True)
+    arrays = {n: of_replicas(value) for n, value in outputs.items() if not n.startswith("_")}
     results = {}
     for replica, batch in at_turn.items():
         place = 0 if strategy is None else local_replicas(strategy).index(replica)
-        arrays = {
-            name: (value if strategy is None else strategy.experimental_local_results(value)[place])
-            .numpy()
-            for name, value in outputs.items()
-        }  # fmt: skip
+        mine = {name: of_each[place] for name, of_each in arrays.items()}
         # Replicas run at the same time, and the wall has the time of the slowest.
-        results |= _cut(problems, batch, arrays, time.perf_counter() - began)
+        results |= _cut(problems, batch, mine, time.perf_counter() - began)
     return results
 
 
