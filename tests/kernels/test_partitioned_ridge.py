@@ -247,13 +247,15 @@ def test_diagonal_blocks_without_a_factor_are_told_and_not_raised():
 
 
 def test_memory_is_bounded_by_the_largest_part():
-    """Four parts of 40 samples, padded to 64: one is 32 KiB, and one at a time must do."""
+    """Four parts of 40 samples, padded to 64: one is 32 KiB, its factor as much; one at a time."""
     X, y = samples()
-    one = 64 * 64 * 8
+    one = 2 * 64 * 64 * 8
     model = PartitionedKernelRidge(
         n_parts=4, partition="random", random_state=0, batch_bytes=0, memory_limit_bytes=one
     ).fit(X, y)
-    with pytest.raises(MemoryError, match=r"needs 32,768 bytes; the limit is 32,767"):
+    with pytest.raises(
+        MemoryError, match=r"with its factor.* needs 65,536 bytes; the limit is 65,535"
+    ):
         model.set_params(memory_limit_bytes=one - 1).fit(X, y)
 
 

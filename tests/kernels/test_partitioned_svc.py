@@ -15,7 +15,8 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from replicas import strategy_of
-from tf_largebatch.kernels import FCFSPartition, PartitionedSVC
+from tf_largebatch.kernels import FCFSPartition, PartitionedSVC, RandomPartition
+from tf_largebatch.kernels._functions import gram
 
 pytestmark = pytest.mark.tensorflow
 
@@ -105,6 +106,10 @@ def test_a_precomputed_kernel(moons):
         3, kernel="linear", partition="random", combine="average", random_state=0
     ).fit(X, y)
     np.testing.assert_allclose(found.decision_function(K), same.decision_function(X), atol=1e-8)
+    as_object = PartitionedSVC(
+        kernel="precomputed", partition=RandomPartition(3, random_state=0), combine="average"
+    ).fit(K, y)
+    assert len(as_object.models_) == 3 and as_object.score(K, y) > 0.8
     with pytest.raises(ValueError, match="no features to find centres in"):
         PartitionedSVC(3, kernel="precomputed").fit(K, y)
     with pytest.raises(ValueError, match="must be a square matrix"):
@@ -214,6 +219,17 @@ def test_an_early_end_is_told(moons):
     [
         ({"C": -1.0}, r"'C' parameter of PartitionedSVC must be a float in the range \(0, inf\)"),
         ({"C": np.nan}, "'C' parameter"),
+        ({"C": np.inf}, "'C' parameter"),
+        ({"tol": np.inf}, "'tol' parameter"),
+        ({"coef0": -np.inf}, "'coef0' parameter"),
+        ({"degree": 0.5}, "'degree' parameter of PartitionedSVC must be an int"),
+        ({"gamma": np.inf}, "gamma must be .* finite"),
+        ({"class_weight": {0: 0, 1: 1}}, "class_weight must have finite numbers above 0"),
+        ({"class_weight": {0: -1.0, 1: 1}}, "class_weight must have finite numbers above 0"),
+        ({"batch_bytes": -1}, r"'batch_bytes' parameter .* an int in the range \[0, inf\)"),
+        ({"batch_bytes": "a"}, "'batch_bytes' parameter"),
+        ({"batch_bytes": None}, "'batch_bytes' parameter"),
+        ({"memory_limit_bytes": "1GB"}, "'memory_limit_bytes' parameter"),
         ({"tol": 0}, "'tol' parameter"),
         ({"max_iter": 1.5}, "'max_iter' parameter of PartitionedSVC must be an int"),
         ({"combine": "best"}, "'combine' parameter of PartitionedSVC must be one of"),
@@ -227,6 +243,37 @@ def test_an_early_end_is_told(moons):
 def test_refusals_of_parameters(moons, parameters, words):
     with pytest.raises(ValueError, match=words):
         PartitionedSVC(**({"n_parts": 2, "random_state": 0} | parameters)).fit(*moons)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "poly", "function", "precomputed"])
+def test_kernel_values_that_are_not_finite_are_refused(moons, kernel):
+    """A kernel that overflows, and one that returns NaN: neither may train a constant."""
+    X, y = moons
+    options = {"kernel": kernel, "partition": "random", "random_state": 0, "combine": "average"}
+    if kernel == "function":
+        options["kernel"] = lambda a, b: np.where(np.arange(len(b)) == 7, np.nan, a @ b.T)
+    elif kernel == "precomputed":
+        X = X @ X.T
+        X[3, 3] = np.inf
+        with pytest.raises(ValueError, match="infinity"):
+            PartitionedSVC(2, **options).fit(X, y)
+        return
+    else:
+        X, options["gamma"] = X * 1e200, 1.0
+    with pytest.raises(ValueError, match="The kernel's values must be finite"):
+        PartitionedSVC(2, **options).fit(X, y)
+
+
+def test_large_finite_values_are_not_refused(moons):
+    """Sums of rows that overflow where no value does."""
+    X, y = moons
+    values = gram(X * 5e18, kernel="linear").astype(np.float32)
+    assert np.abs(values).max() < np.finfo(np.float32).max
+    assert gram(values * np.float32(0.5), kernel="precomputed").shape == (300, 300)
+    with pytest.raises(ValueError, match="needs a finite variance"):
+        PartitionedSVC(2, partition="random").fit(X * 1e200, y)
+    with pytest.raises(ValueError, match="is no float32 number"):
+        PartitionedSVC(2, C=1e40, random_state=0).fit(X.astype(np.float32), y)
 
 
 def test_refusals_of_data(moons):

@@ -54,7 +54,7 @@ class Solved(list):
 
 def solve_parts(
     solve, problems, *, strategy=None, ledger=None, memory_limit_bytes=None, verbose=0,
-    batch_bytes=BATCH_BYTES, groups=None,
+    batch_bytes=BATCH_BYTES, groups=None, n_matrices=1,
 ):  # fmt: skip
     """Solves all problems and returns their results on every worker.
 
@@ -74,6 +74,7 @@ def solve_parts(
         verbose: Above 0: a line for each batch, and for each further call of the solver.
         batch_bytes: Partitions are solved together, as many as fit in these bytes or in the bytes
             of the largest partition's matrix. 0: one at a time.
+        n_matrices: How many matrices of K's size are in memory while it is solved, K among them.
         groups: For each replica the numbers of the problems that it takes, where the data lie with
             the workers already; None: `groups_of`. Of others' problems nothing is asked.
 
@@ -89,7 +90,7 @@ def solve_parts(
     mine = local_replicas(strategy)
     n_mine = sum(len(groups[replica]) for replica in mine)
     plans = {replica: batches(problems, groups[replica], batch_bytes) for replica in mine}
-    _refuse(problems, plans, memory_limit_bytes)
+    _refuse(problems, plans, n_matrices, memory_limit_bytes)
     found, step = {}, solve if strategy is None else on_replicas(solve, strategy)
     for turn in range(max(map(len, plans.values()), default=0)):
         at_turn = {r: plan[turn] for r, plan in plans.items() if turn < len(plan)}
@@ -148,7 +149,7 @@ def padded(n_samples):
     return max(1, -(-int(n_samples) // step)) * step
 
 
-def _refuse(problems, plans, memory_limit_bytes):
+def _refuse(problems, plans, n_matrices, memory_limit_bytes):
     """Each replica holds one stack at a time."""
     sizes = [
         [batch.slots * gram_bytes(batch.n_padded, dtype=_dtype(problems, batch)) for batch in plan]
@@ -156,8 +157,9 @@ def _refuse(problems, plans, memory_limit_bytes):
     ]
     largest = max((batch.n_padded for plan in plans.values() for batch in plan), default=0)
     refuse_what_does_not_fit(
-        sum(max(plan, default=0) for plan in sizes),
-        f"The Gram matrix of the largest part, {largest} samples with padding, on each of "
+        n_matrices * sum(max(plan, default=0) for plan in sizes),
+        f"The Gram matrix of the largest part, {largest} samples with padding, "
+        f"{'with its factor, ' if n_matrices > 1 else ''}on each of "
         f"{len(plans)} replicas,",
         memory_limit_bytes,
     )

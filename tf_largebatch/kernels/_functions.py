@@ -24,7 +24,7 @@ def gamma_value(gamma, X):
         A float.
 
     Raises:
-        ValueError: If `gamma` is neither of these.
+        ValueError: If `gamma` is neither of these, or infinite, or the variance is.
 
     >>> gamma_value("scale", np.array([[0.0, 2.0], [2.0, 0.0]]))
     0.5
@@ -36,16 +36,24 @@ def gamma_value(gamma, X):
         if sparse.issparse(X):
             # float64 sums: with float32 the difference of the moments would lose its digits.
             data, n = np.asarray(X.data, np.float64), X.shape[0] * n_features
-            variance = (data * data).sum() / n - (data.sum() / n) ** 2
+            with np.errstate(over="ignore", invalid="ignore"):
+                variance = (data * data).sum() / n - (data.sum() / n) ** 2
         else:
-            variance = np.var(X, dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                variance = np.var(X, dtype=np.float64)
+        if not np.isfinite(variance):
+            raise ValueError(
+                f'gamma="scale" needs a finite variance. Received: X with X.var() = {variance}. '
+                "Scale the features, or give gamma as a number."
+            )
         return float(1.0 / (n_features * variance)) if variance > 0 else 1.0
     if gamma is None or (isinstance(gamma, str) and gamma == "auto"):
         return 1.0 / n_features
-    if isinstance(gamma, numbers.Real) and not isinstance(gamma, bool) and gamma >= 0:
+    if isinstance(gamma, numbers.Real) and not isinstance(gamma, bool) and 0 <= gamma < np.inf:
         return float(gamma)
     raise ValueError(
-        f'gamma must be "scale", "auto" or a number of at least 0. Received: gamma={gamma!r}.'
+        'gamma must be "scale", "auto" or a finite number of at least 0. Received: '
+        f"gamma={gamma!r}."
     )
 
 
@@ -69,13 +77,15 @@ def gram(X, Y=None, *, kernel="rbf", gamma=None, degree=3, coef0=0.0, out=None):
         (n_X, n_Y) ndarray, float32 if both are float32, else float64.
 
     Raises:
-        ValueError: If the kernel is unknown or a function returns another shape.
+        ValueError: If the kernel is unknown, a function returns another shape, or a value is NaN or
+            infinite.
 
     >>> gram(np.array([[0.0], [1.0]]), kernel="rbf", gamma=np.log(2))
     array([[1. , 0.5], [0.5, 1. ]])
     """
     if kernel == "precomputed":
         values = X.toarray() if sparse.issparse(X) else np.asarray(X)
+        _refuse_what_is_not_finite(values)
         if out is None:
             return values
         out[...] = values
@@ -90,13 +100,27 @@ def gram(X, Y=None, *, kernel="rbf", gamma=None, degree=3, coef0=0.0, out=None):
     for start in range(0, X.shape[0], rows):
         stop = min(start + rows, X.shape[0])
         first = start if mirrors else 0
-        block = _values(X[start:stop], Y[first:], kernel, gamma, degree, coef0)
-        out[start:stop, first:] = block
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            block = _values(X[start:stop], Y[first:], kernel, gamma, degree, coef0)
+            out[start:stop, first:] = block
+        _refuse_what_is_not_finite(out[start:stop, first:])
         if mirrors:
             out[stop:, start:stop] = block[:, stop - start :].T
     if same and kernel == "rbf":
         np.fill_diagonal(out, 1.0)  # as pairwise_kernels does for one matrix, not for its chunks
     return out
+
+
+def _refuse_what_is_not_finite(values):
+    """ValueError for NaN and infinity; without an array of flags where all is well."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum may overflow where no value is infinite: only then all are looked at.
+        if np.isfinite(values.sum(axis=1)).all() or np.isfinite(values).all():
+            return
+    raise ValueError(
+        "The kernel's values must be finite. Received: a Gram matrix with infinity or NaN. "
+        "Scale the features, or lower gamma, degree or coef0."
+    )
 
 
 def _values(X, Y, kernel, gamma, degree, coef0):

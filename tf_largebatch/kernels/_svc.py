@@ -68,6 +68,11 @@ class BaseKernelSVC(ClassifierMixin, BaseEstimator):
         """`Samples` of checked X, with the kernel that is set."""
         signs = self._tasks.signs(codes)
         bounds = upper_bounds(codes, signs, self.C, self.class_weight_)
+        if X.dtype == np.float32 and bounds.max(initial=0) > np.finfo(np.float32).max:
+            raise ValueError(
+                f"C, times a class's weight, is no float32 number. Received: C={self.C!r}. Give "
+                "float64 samples, or a smaller C."
+            )
         is_pairwise = len(self.classes_) > 2 and self.multi_class == "ovo"
         return Samples(X, signs, bounds, self._kernel(), is_pairwise)
 
@@ -104,18 +109,23 @@ class BaseKernelSVC(ClassifierMixin, BaseEstimator):
         self._check_number("C", low=0, open_end=True)
         self._check_number("tol", low=0, open_end=True)
         self._check_number("max_iter", low=-1, whole=True)
-        self._check_number("degree", low=0)
+        self._check_number("degree", low=0, whole=True)
         self._check_number("coef0")
+        if getattr(self, "memory_limit_bytes", None) is not None:
+            self._check_number("memory_limit_bytes", low=0, whole=True)
+        if hasattr(self, "batch_bytes"):
+            self._check_number("batch_bytes", low=0, whole=True)
         self._check_choice("multi_class", ("ovr", "ovo"))
 
     def _check_number(self, name, *, low=-np.inf, open_end=False, whole=False):
         value, kind = getattr(self, name), numbers.Integral if whole else numbers.Real
         is_number = isinstance(value, kind) and not isinstance(value, bool)
-        if not is_number or not (value > low if open_end else value >= low):
+        is_inside = is_number and (value > low if open_end else value >= low)
+        if not is_inside or not -np.inf < value < np.inf:
             raise ValueError(
                 f"The {name!r} parameter of {type(self).__name__} must be "
                 f"{'an int' if whole else 'a float'} in the range "
-                f"{'(' if open_end else '['}{low}, inf). Got {value!r} instead."
+                f"{'(' if open_end or low == -np.inf else '['}{low}, inf). Got {value!r} instead."
             )
 
     def _check_choice(self, name, choices):

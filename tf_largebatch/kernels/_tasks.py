@@ -80,8 +80,19 @@ def upper_bounds(codes, signs, C, class_weight):
 
 
 def class_weights(class_weight, classes, y):
-    """(n_classes,) factors of C: None, "balanced" or a dict of classes, as scikit-learn's."""
-    return compute_class_weight(class_weight, classes=classes, y=y)
+    """(n_classes,) factors of C: None, "balanced" or a dict of classes, as scikit-learn's.
+
+    Raises:
+        ValueError: If a weight isn't a finite number above 0.
+    """
+    weights = compute_class_weight(class_weight, classes=classes, y=y)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(
+            "class_weight must have finite numbers above 0: C times a class's weight bounds its "
+            f"multipliers. Received: class_weight={class_weight!r}. Leave a class's samples out to "
+            "train without it."
+        )
+    return weights
 
 
 class Expansion:

@@ -11,7 +11,7 @@ from tf_largebatch.kernels._functions import gram_bytes, refuse_what_does_not_fi
 from tf_largebatch.kernels._svc import BaseKernelSVC
 from tf_largebatch.kernels._tasks import solve_nodes
 from tf_largebatch.kernels.ledger import Ledger
-from tf_largebatch.kernels.partition import make_partition
+from tf_largebatch.kernels.partition import RandomPartition, make_partition
 
 
 class TreeNode(NamedTuple):
@@ -51,7 +51,7 @@ class CascadeSVC(BaseKernelSVC):
         n_passes: Passes through the tree, at most. From the second on the last SVM's support
             vectors join all parts; it ends when they stay the same.
         C, kernel, gamma, degree, coef0, class_weight: As of `sklearn.svm.SVC`. A precomputed kernel
-            has no features to find centres in: only with partition="random".
+            has no features to find centres in: only with a random partition.
         multi_class: `"ovr"`: one class against the rest; `"ovo"`: each pair of classes.
         tol: Training of a node ends with f_low <= f_high + 2 tol.
         max_iter: Of each binary problem of each node; -1 for no limit.
@@ -118,7 +118,8 @@ class CascadeSVC(BaseKernelSVC):
             MemoryError: If the largest node's Gram matrix would not fit.
         """
         X, codes = self._start_fit(X, y)
-        if self.kernel == "precomputed" and self.partition != "random":
+        is_random = self.partition == "random" or isinstance(self.partition, RandomPartition)
+        if self.kernel == "precomputed" and not is_random:
             raise ValueError(
                 "With a precomputed kernel there are no features to find centres in: use "
                 f"partition='random'. Received: partition={self.partition!r}."

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 from tf_largebatch.kernels._engine import BATCH_BYTES, Problem, solve_parts
 from tf_largebatch.kernels._ridge import BaseKernelRidge, solve_in_place
 from tf_largebatch.kernels.ledger import Ledger, payload_bytes
-from tf_largebatch.kernels.partition import PARTITIONS, make_partition
+from tf_largebatch.kernels.partition import PARTITIONS, RandomPartition, make_partition
 
 
 class PartitionedKernelRidge(BaseKernelRidge):
@@ -52,7 +52,8 @@ class PartitionedKernelRidge(BaseKernelRidge):
         strategy: None: one device, batched over the parts. A `tf.distribute.Strategy`: each replica
             takes a group of parts. The results are equal. Pickles leave it out.
         memory_limit_bytes: Of the Gram matrices that are in memory at a time, the largest part's or
-            those of a batch; None: what is available. Their factors take as much again.
+            those of a batch, and of their factors, which count as much again; None: what is
+            available.
         batch_bytes: Parts of like size are solved together, as many as fit in these bytes. 0: one
             at a time, so that `fit_times_["parts"]` is measured and not shared out.
         verbose: Above 0: a line for each batch of parts.
@@ -74,7 +75,8 @@ class PartitionedKernelRidge(BaseKernelRidge):
     Raises:
         ValueError: In `fit`, for what scikit-learn's `KernelRidge` refuses, for more parts than
             samples, and for a precomputed kernel with anything but random parts and the average.
-        MemoryError: In `fit`, if the largest part's Gram matrix doesn't fit; says the bytes.
+        MemoryError: In `fit`, if the largest part's Gram matrix and its factor don't fit; says the
+            bytes.
 
     Choose alpha and gamma by cross-validation, as for every scikit-learn estimator:
 
@@ -196,7 +198,8 @@ class PartitionedKernelRidge(BaseKernelRidge):
 
     def _split(self, y, sample_weight):
         """Sets the partitioner and each part's samples; books what is sent to the parts."""
-        if self.kernel == "precomputed" and (self.partition, self.combine) != ("random", "average"):
+        is_random = self.partition == "random" or isinstance(self.partition, RandomPartition)
+        if self.kernel == "precomputed" and not (is_random and self.combine == "average"):
             raise ValueError(
                 'kernel="precomputed" needs partition="random" and combine="average": other '
                 "partitions, and routing to the nearest center, need the samples' features. "
@@ -239,7 +242,7 @@ class PartitionedKernelRidge(BaseKernelRidge):
         solved = solve_parts(
             solve_stack, list(map(problem, self.part_indices_, alphas)), strategy=self.strategy,
             ledger=self.ledger_, memory_limit_bytes=self.memory_limit_bytes, verbose=self.verbose,
-            batch_bytes=self.batch_bytes,
+            batch_bytes=self.batch_bytes, n_matrices=2,
         )  # fmt: skip
         self.dual_coef_ = np.zeros_like(y)
         self.is_definite_ = np.array([bool(result["is_definite"]) for result in solved])

@@ -10,7 +10,7 @@ from tf_largebatch.kernels._local_data import read_parts
 from tf_largebatch.kernels._svc import BaseKernelSVC
 from tf_largebatch.kernels._tasks import solve_nodes
 from tf_largebatch.kernels.ledger import Ledger
-from tf_largebatch.kernels.partition import make_partition
+from tf_largebatch.kernels.partition import RandomPartition, make_partition
 
 
 class PartitionedSVC(BaseKernelSVC):
@@ -29,7 +29,7 @@ class PartitionedSVC(BaseKernelSVC):
         combine: `"nearest"`: the SVM of the part whose centre is nearest; `"average"`: the mean of
             all parts' decisions.
         C, kernel, gamma, degree, coef0, class_weight: As of `sklearn.svm.SVC`. A precomputed kernel
-            has no features to find centres in: only partition="random" with combine="average".
+            has no features to find centres in: only a random partition, with combine="average".
         multi_class: `"ovr"`: one class against the rest; `"ovo"`: each pair of classes.
         tol: Training of a part ends with f_low <= f_high + 2 tol.
         max_iter: Of each binary problem of each part; -1 for no limit.
@@ -207,7 +207,8 @@ class PartitionedSVC(BaseKernelSVC):
         self._check_choice("combine", ("nearest", "average"))
 
     def _check_precomputed(self, partition):
-        if self.kernel == "precomputed" and (partition, self.combine) != ("random", "average"):
+        is_random = partition == "random" or isinstance(partition, RandomPartition)
+        if self.kernel == "precomputed" and not (is_random and self.combine == "average"):
             raise ValueError(
                 "With a precomputed kernel there are no features to find centres in: use "
                 "partition='random' and combine='average'. Received: "
