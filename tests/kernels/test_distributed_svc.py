@@ -42,11 +42,12 @@ def test_steps_are_the_serial_ones(samples, n_parts, replicas):
     few = [20] if replicas else range(40)
     for steps in [*few, 10**6]:
         alpha, b, _, chosen = oracle(K, y, 1.0, max_iter=steps)
-        found, found_b, n_iter, gap, turns = solve(
+        found, found_b, n_iter, gap, turns, renewals = solve(
             X, y[:, None], np.ones((90, 1)), n_parts=n_parts, kernel=RBF, tol=1e-3, max_iter=steps,
             strategy=strategy,
         )  # fmt: skip
         assert n_iter == len(chosen) and turns == len(chosen) + 1
+        assert renewals == [np.count_nonzero(alpha)]
         np.testing.assert_allclose(found[:, 0], alpha, atol=1e-11, err_msg=f"step {steps}")
         assert found_b == pytest.approx(b, abs=1e-10)
     assert gap <= 2e-3
@@ -100,6 +101,9 @@ def test_bytes_are_counted_by_hand(samples):
     assert ledger.bytes("distribute") == 60 * 4 * 8  # two parts' rows and labels
     assert ledger.bytes("train", "extremes") == turns * 3 * 2 * (2 * 8)
     assert ledger.bytes("train", "rows of the pair") == turns * 2 * 2 * (3 + 3) * 8
+    # At the end each support vector, a row and a multiplier, to two others; and the extremes.
+    vectors = 2 * len(found.support_) * (3 + 1) * 8
+    assert ledger.bytes("train", "f anew") == vectors + 3 * 2 * (2 * 8)
     assert DistributedSVC(1).fit(X, y).ledger_.total_bytes == 0
 
 
@@ -113,8 +117,48 @@ def test_larger_than_its_gram_matrix(samples):
         DistributedSVC(4, gamma=1.0, memory_limit_bytes=10**9).fit(wide, y)
 
 
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_float32s_gap_is_the_true_one(samples, replicas):
+    """Values of the kernel of 3e4; the warning goes by the gap of all digits."""
+    X, y = samples
+    X = (X + 100).astype(np.float32)
+    alpha, _, n_iter, gap, _, renewals = solve(
+        X, y[:, None], np.ones((90, 1)), n_parts=3, tol=1e-3, max_iter=3000,
+        kernel=RBF | {"kernel": "linear"}, strategy=strategy_of(2) if replicas else None,
+    )  # fmt: skip
+    alpha, wide = alpha[:, 0].astype(float), X.astype(float)
+    f = wide @ (wide.T @ (alpha * y)) - y
+    up = np.where(y > 0, alpha < 1, alpha > 0)
+    down = np.where(y > 0, alpha > 0, alpha < 1)
+    assert gap[0] == pytest.approx(f[down].max() - f[up].min(), rel=0.01, abs=2e-4)
+    assert n_iter[0] > 100 and 1 <= len(renewals) <= 12
+
+
+def test_an_f_that_drifted_goes_on(samples, monkeypatch):
+    """Increments of which each loses a little: without the fresh f it would end elsewhere."""
+    from tf_largebatch.kernels import _dis_smo
+
+    X, y = samples
+    exact = DistributedSVC(2).fit(X, y)
+    right = _dis_smo.kernel_rows
+
+    def wrong(*arguments, **kernel):
+        return right(*arguments, **kernel) * 0.999
+
+    monkeypatch.setattr(_dis_smo, "kernel_rows", wrong)
+    _dis_smo._one_device.cache_clear()
+    found = DistributedSVC(2).fit(X, y)
+    _dis_smo._one_device.cache_clear()
+    assert found.ledger_.bytes("train", "f anew") > 1.5 * exact.ledger_.bytes("train", "f anew")
+    np.testing.assert_allclose(found.decision_function(X), exact.decision_function(X), atol=1e-2)
+
+
 def test_refusals(samples):
     X, y = samples
+    for kernel in ("linear", "poly", "sigmoid", "rbf"):
+        with pytest.raises(ValueError, match="The kernel's values must be finite"):
+            DistributedSVC(2, kernel=kernel, gamma=1.0).fit(X * 1e200, y)
+    assert DistributedSVC(2, max_iter=2**31).fit(X, y).n_iter_ > 0
     for kernel in ("precomputed", "cosine", lambda a, b: a @ b.T):
         with pytest.raises(ValueError, match="computes kernel values from rows"):
             DistributedSVC(2, kernel=kernel).fit(X, y)

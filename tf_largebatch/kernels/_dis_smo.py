@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_largebatch.kernels._smo import MAX_ITER, TIE, extremes, threshold, update_pair
+from tf_largebatch.kernels._functions import CHUNK_BYTES, gram
+from tf_largebatch.kernels._smo import (
+    MAX_ITER,
+    MAX_RESTARTS,
+    TIE,
+    extremes,
+    threshold,
+    update_pair,
+)
 from tf_largebatch.kernels._workers import gather_arrays, local_replicas
 
 # Between two looks at the clock, and at Ctrl-C.
@@ -146,39 +154,51 @@ def solve(X, y, C, *, n_parts, kernel, tol, max_iter, strategy=None, ledger=None
         ledger: Books the multipliers that workers send each other at the end.
         progress: None or a function of (n_iter (k,), gap (k,)), called now and then.
 
+    As in `smo`, f is computed anew when all have ended, from the support vectors: b and the gap are
+    those of that f, and what hasn't ended by it goes on.
+
     Returns:
-        alpha (m, k), b (k,), n_iter (k,), gap (k,), turns of the loop.
+        alpha (m, k), b (k,), n_iter (k,), gap (k,), turns of the loop, and of each time that f was
+        computed anew the number of support vectors.
     """
     import tensorflow as tf
 
     (m, k), dtype = y.shape, np.float32 if X.dtype == np.float32 else np.float64
     replicas = 1 if strategy is None else strategy.num_replicas_in_sync
     per_replica, rows = -(-n_parts // replicas), -(-m // n_parts)
-    limit = MAX_ITER if max_iter < 0 else max_iter
+    limit = MAX_ITER if max_iter < 0 else min(max_iter, MAX_ITER)
+
+    def block_of(replica):
+        ends = replica * per_replica * rows, (replica + 1) * per_replica * rows
+        return slice(*(min(m, end) for end in ends))
+
+    def placed(block, fill=0.0):
+        full = np.full((per_replica * rows, block.shape[1]), fill, dtype)
+        full[: block.shape[0]] = block
+        return full.reshape(per_replica, rows, -1)
+
+    def columns(block, fill=0.0):
+        return placed(block, fill).transpose(0, 2, 1).copy()
 
     def parts_of(replica):
-        numbers = np.arange(replica * per_replica, (replica + 1) * per_replica, dtype=np.int32)
-        first, last = (min(m, int(end) * rows) for end in (numbers[0], numbers[-1] + 1))
-
-        def placed(block, fill=0.0):
-            full = np.full((per_replica * rows, block.shape[1]), fill, dtype)
-            full[: last - first] = block
-            return full.reshape(per_replica, rows, -1)
-
-        block = X[first:last]
-        dense = placed(block.toarray() if hasattr(block, "toarray") else block)
+        block = block_of(replica)
+        dense = placed(X[block].toarray() if hasattr(X, "toarray") else X[block])
         return Parts(
-            numbers,
+            np.arange(replica * per_replica, (replica + 1) * per_replica, dtype=np.int32),
             dense,
             np.einsum("prd,prd->pr", dense, dense),
-            placed(y[first:last], 1.0).transpose(0, 2, 1).copy(),
-            placed(C[first:last]).transpose(0, 2, 1).copy(),
+            columns(y[block], 1.0),
+            columns(C[block]),
         )
 
     names = tuple(sorted(kernel.items()))
     if strategy is None:
         parts = Parts(*map(tf.constant, parts_of(0)))
         state = State(tf.zeros_like(parts.y), -parts.y)
+
+        def renewed(state, f):
+            return state._replace(f=tf.constant(f[0]))
+
         # As in _smo: XLA takes over where a second of compiling pays.
         first, then = (functools.partial(step, parts) for step in _one_device(names))
     else:
@@ -191,23 +211,51 @@ def solve(X, y, C, *, n_parts, kernel, tol, max_iter, strategy=None, ledger=None
             )
             for name in Parts._fields
         ))  # fmt: skip
-        state, first = _over_replicas(strategy, parts, dict(names), replicas * per_replica)
+        state, first, renewed = _over_replicas(strategy, parts, dict(names), replicas * per_replica)
         then = first
+        state = renewed(state, {replica: -part.y for replica, part in made.items()})
     n_iter = tf.zeros([k], tf.int32)
     going = n_iter < 1
     zero = tf.zeros([k], dtype)
     best, turns, step, tol = (zero, zero), 0, first, tf.constant(tol, dtype)
-    limit = tf.constant(limit, tf.int32)
+    limit, renewals = tf.constant(limit, tf.int32), []
     while True:
-        state, n_iter, going, best, done = step(state, n_iter, going, best, tol, limit)
-        turns, step = turns + int(done), then
-        b, gap = threshold(*best)
-        if progress is not None:
-            progress(n_iter.numpy(), gap.numpy())
-        if not bool(tf.reduce_any(going)):
+        before = n_iter
+        while bool(tf.reduce_any(going)):
+            state, n_iter, going, best, done = step(state, n_iter, going, best, tol, limit)
+            turns, step = turns + int(done), then
+            if progress is not None:
+                progress(n_iter.numpy(), threshold(*best)[1].numpy())
+        alpha = _alpha(state, strategy, ledger)[:m]
+        f = {r: f_of(X, y, alpha, block_of(r), kernel) for r in local_replicas(strategy)}
+        state = renewed(state, {r: columns(values, -1.0) for r, values in f.items()})
+        renewals.append(int((alpha != 0).any(1).sum()))
+        # A turn that finds nothing to do, or may do nothing, has the extremes of this f.
+        may_go_on = len(renewals) <= MAX_RESTARTS and bool(tf.reduce_any(n_iter > before))
+        last = n_iter
+        state, n_iter, going, best, done = first(
+            state, n_iter, n_iter >= 0, best, tol, limit if may_go_on else tf.zeros_like(limit)
+        )
+        if not bool(tf.reduce_any(n_iter > last)):
             break
-    alpha = _alpha(state, strategy, ledger)[:m]
-    return alpha, b.numpy(), n_iter.numpy(), gap.numpy(), turns
+        turns += int(done)
+    b, gap = threshold(*best)
+    return alpha, b.numpy(), n_iter.numpy(), gap.numpy(), turns, renewals
+
+
+def f_of(X, y, alpha, block, kernel):
+    """(2.4) of the rows in a slice, (rows, k), in float64 whatever X is; some MiB at a time."""
+    support = np.flatnonzero((alpha != 0).any(1))
+    f = -np.asarray(y[block], np.float64)
+    step = max(1, int((CHUNK_BYTES // 8) ** 0.5))
+    for start in range(0, len(support), step):
+        some = support[start : start + step]
+        vectors, coef = X[some].astype(np.float64), alpha[some].astype(np.float64) * y[some]
+        for first in range(block.start, block.stop, step):
+            rows = slice(first, min(first + step, block.stop))
+            values = gram(X[rows].astype(np.float64), vectors, **kernel)
+            f[rows.start - block.start : rows.stop - block.start] += values @ coef
+    return f
 
 
 def _alpha(state, strategy, ledger):
@@ -257,7 +305,8 @@ def _one_device(kernel_items):
 
 
 def _over_replicas(strategy, parts, kernel, n_parts):
-    """The same loop in cross-replica context: two sums over the replicas an iteration."""
+    """The variables; the same loop in cross-replica context, with two sums over the replicas an
+    iteration; and a function that sets f."""
     import tensorflow as tf
 
     def create():
@@ -321,12 +370,12 @@ def _over_replicas(strategy, parts, kernel, n_parts):
         moved = strategy.experimental_local_results(moved)[0]
         return n_iter + tf.cast(moved, tf.int32), moved, tuple(best), done + 1
 
-    def first_f(parts):
-        variables.f.assign(-parts.y)
+    def set_f(f):
+        variables.f.assign(f)
 
     @tf.function(autograph=False)
-    def start():
-        everywhere(first_f, parts)
+    def renew(f):
+        everywhere(set_f, f)
 
     @tf.function(autograph=False)
     def step(n_iter, going, best, tol, limit):
@@ -338,7 +387,14 @@ def _over_replicas(strategy, parts, kernel, n_parts):
         )
 
     # Concrete: TensorFlow would warn of functions made again for each fit.
-    start.get_concrete_function()()
-    return variables, lambda state, *arguments: (
-        state, *step.get_concrete_function(*arguments)(*arguments)
-    )  # fmt: skip
+    def step_of(state, *arguments):
+        return state, *step.get_concrete_function(*arguments)(*arguments)
+
+    def renewed(state, f):
+        values = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(f[context.replica_id_in_sync_group])
+        )
+        renew.get_concrete_function(values)(values)
+        return state
+
+    return variables, step_of, renewed

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils.extmath import row_norms
 
 from tf_largebatch.kernels._functions import refuse_what_does_not_fit
 from tf_largebatch.kernels._svc import BaseKernelSVC
@@ -17,9 +18,11 @@ KERNELS = ("linear", "poly", "rbf", "sigmoid")
 class DistributedSVC(BaseKernelSVC):
     """The whole problem's SVM, by SMO over rows in P parts (Dis-SMO; thesis, section 2.3).
 
-    Takes the same steps as serial SMO. Kernel values are computed from two rows an iteration when
-    they are needed, so memory grows with n_samples * n_features / P, and a problem may be larger
-    than its Gram matrix allows. In return each iteration sends two rows to all parts.
+    Takes the same steps as serial SMO, up to rounding. Kernel values are computed from two rows an
+    iteration when they are needed, so memory grows with n_samples * n_features / P, and a problem
+    may be larger than its Gram matrix allows. In return each iteration sends two rows to all parts,
+    and at the end all support vectors go to all: f is computed anew from them, since in its
+    increments rounding adds up.
 
     Args:
         n_parts: Number of parts P, of consecutive rows; at most the number of samples. Replicas of
@@ -78,7 +81,8 @@ class DistributedSVC(BaseKernelSVC):
             y: (n_samples,) classes.
 
         Raises:
-            ValueError: If a parameter or the data are not as described, or y has one class.
+            ValueError: If a parameter or the data are not as described, y has one class, or a value
+                of the kernel would be infinite.
             MemoryError: If this worker's rows would not fit.
         """
         from tf_largebatch.kernels._dis_smo import solve
@@ -90,17 +94,18 @@ class DistributedSVC(BaseKernelSVC):
                 f"n_samples = {X.shape[0]}."
             )
         self._set_gamma(X)
+        self._refuse_overflow(X)
         self.ledger_ = Ledger()
         samples = self._samples(X, codes)
         self._refuse(X, samples)
         began = time.perf_counter()
-        alpha, b, n_iter, gap, turns = solve(
+        alpha, b, n_iter, gap, turns, renewals = solve(
             X, samples.signs + (samples.signs == 0), samples.bounds, n_parts=self.n_parts,
             kernel=samples.kernel, tol=self.tol, max_iter=self.max_iter, strategy=self.strategy,
             ledger=self.ledger_, progress=self._progress if self.verbose else None,
         )  # fmt: skip
         self.fit_times_ = {"train": time.perf_counter() - began}
-        self._book(X, codes, len(b), turns)
+        self._book(X, codes, len(b), turns, renewals)
         node = Node(
             np.arange(X.shape[0]), alpha.astype(np.float64), b.astype(np.float64), n_iter, gap,
             self.fit_times_["train"],
@@ -119,6 +124,20 @@ class DistributedSVC(BaseKernelSVC):
                 "CascadeSVC for others."
             )
 
+    def _refuse_overflow(self, X):
+        """ValueError where a row's kernel value with itself, the largest in size, is infinite."""
+        with np.errstate(over="ignore"):
+            largest = row_norms(X, squared=True).max()
+            if self.kernel in ("poly", "sigmoid"):
+                largest = X.dtype.type(self.gamma_) * largest + X.dtype.type(abs(self.coef0))
+            if self.kernel == "poly":
+                largest = largest**self.degree
+        if not np.isfinite(largest):
+            raise ValueError(
+                "The kernel's values must be finite. Received: samples whose values overflow "
+                f"{X.dtype}. Scale the features, or lower gamma, degree or coef0."
+            )
+
     def _refuse(self, X, samples):
         """Dense rows, and y, C, alpha, f and a few vectors more for each binary problem."""
         replicas = 1 if self.strategy is None else self.strategy.num_replicas_in_sync
@@ -132,8 +151,9 @@ class DistributedSVC(BaseKernelSVC):
             self.memory_limit_bytes,
         )  # fmt: skip
 
-    def _book(self, X, codes, k, turns):
-        """What P nodes send: rows once; each turn all extremes to all, and two rows to all."""
+    def _book(self, X, codes, k, turns, renewals):
+        """What P nodes send: rows once; each turn all extremes to all, and two rows to all; when f
+        is computed anew all support vectors to all, and the extremes."""
         P, size = self.n_parts, X.dtype.itemsize
         rows = -(-X.shape[0] // P)
         for part in range(1, P):
@@ -150,6 +170,11 @@ class DistributedSVC(BaseKernelSVC):
         self.ledger_.record(
             "train", "rows of the pair", n_messages=turns * 2 * (P - 1),
             n_bytes=turns * 2 * (P - 1) * k * (X.shape[1] + 3) * size,
+        )  # fmt: skip
+        vectors = (P - 1) * sum(renewals) * (X.shape[1] + k) * size
+        self.ledger_.record(
+            "train", "f anew", n_messages=len(renewals) * to_all * 2,
+            n_bytes=vectors + len(renewals) * to_all * 2 * k * size,
         )  # fmt: skip
 
     def _progress(self, n_iter, gap):
