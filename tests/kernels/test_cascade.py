@@ -9,7 +9,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from kernels.oracles_smo import objective, rbf
 from kernels.oracles_smo import smo as oracle
 from replicas import strategy_of
-from tf_largebatch.kernels import CascadeSVC
+from tf_largebatch.kernels import CascadeSVC, FCFSPartition, RandomPartition
 
 pytestmark = pytest.mark.tensorflow
 KINDS = {
@@ -162,6 +162,15 @@ def test_what_does_not_fit_is_refused_beforehand(cancer):
 
 def test_verbose_says_what_a_layer_found(cancer, capsys):
     CascadeSVC(2, random_state=0, verbose=1).fit(*cancer)
-    lines = capsys.readouterr().out.splitlines()
+    lines = [li for li in capsys.readouterr().out.splitlines() if "problems solved" not in li]
     assert lines[0].startswith("[kernels] pass 1, layer 1: 2 nodes, 569 samples, ")
     assert lines[1].startswith("[kernels] pass 1, layer 2: 1 nodes, ")
+
+
+def test_a_precomputed_kernel_with_a_partitioner_object(cancer):
+    X, y = cancer
+    K = X @ X.T
+    found = CascadeSVC(kernel="precomputed", partition=RandomPartition(3, random_state=0)).fit(K, y)
+    assert [len(layer) for layer in found.layers_] == [3, 2, 1] and found.score(K, y) > 0.9
+    with pytest.raises(ValueError, match="no features to find centres in"):
+        CascadeSVC(kernel="precomputed", partition=FCFSPartition(3)).fit(K, y)

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from replicas import strategy_of
-from tf_largebatch.kernels.partition import PARTITIONS, KBalancePartition
+from tf_largebatch.kernels.partition import PARTITIONS, KBalancePartition, RandomPartition
 from tf_largebatch.kernels.partitioned_ridge import PartitionedKernelRidge
 
 pytestmark = pytest.mark.tensorflow
@@ -171,6 +171,8 @@ def test_precomputed_kernel_needs_random_parts_and_the_average():
     values = PartitionedKernelRidge(0.1, kernel="precomputed", **arguments).fit(K, y)
     np.testing.assert_allclose(values.predict(K_new), features.predict(new), atol=1e-9)
     np.testing.assert_array_equal(K, before)
+    parts = clone(values).set_params(partition=RandomPartition(4, random_state=0)).fit(K, y)
+    np.testing.assert_array_equal(parts.predict(K_new), values.predict(K_new))
     for change in ({"partition": "kmeans"}, {"combine": "nearest"}):
         model = PartitionedKernelRidge(kernel="precomputed", **arguments | change)
         with pytest.raises(ValueError, match="need the samples' features"):

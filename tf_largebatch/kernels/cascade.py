@@ -54,12 +54,13 @@ class CascadeSVC(BaseKernelSVC):
             has no features to find centres in: only with a random partition.
         multi_class: `"ovr"`: one class against the rest; `"ovo"`: each pair of classes.
         tol: Training of a node ends with f_low <= f_high + 2 tol.
-        max_iter: Of each binary problem of each node; -1 for no limit.
+        max_iter: Of each binary problem of each node, at most 10,000,000; -1 for that many.
         strategy: None: one device. A `tf.distribute.Strategy`: each replica trains a group of a
             layer's nodes. It isn't pickled with the model.
         batch_bytes: As of `PartitionedSVC`; 0 gives each node its own time in `layers_`.
         memory_limit_bytes: Of the Gram matrices in memory; None: what is available.
-        verbose: Above 0: a line for each layer.
+        verbose: Above 0: a line for each layer, each batch of its nodes, and now and then while one
+            is trained for long.
         random_state: Of the partitioner: int, RandomState or None.
 
     Attributes:
@@ -173,7 +174,7 @@ class CascadeSVC(BaseKernelSVC):
             nodes = solve_nodes(
                 samples, row_sets, alpha=starts, tol=self.tol, max_iter=self.max_iter,
                 strategy=self.strategy, ledger=self.ledger_, batch_bytes=self.batch_bytes,
-                memory_limit_bytes=self.memory_limit_bytes,
+                memory_limit_bytes=self.memory_limit_bytes, verbose=self.verbose,
             )  # fmt: skip
             self._note(nodes, ranks, layer, pass_number)
             if len(nodes) == 1:

@@ -32,7 +32,7 @@ class DistributedSVC(BaseKernelSVC):
         multi_class: `"ovr"`: one class against the rest; `"ovo"`: each pair of classes. All their
             binary problems step together.
         tol: Training ends with f_low <= f_high + 2 tol.
-        max_iter: Of each binary problem; -1 for no limit.
+        max_iter: Of each binary problem, at most 10,000,000; -1 for that many.
         strategy: None: all parts on one device. A `tf.distribute.Strategy`: over its replicas, and
             each worker takes its own rows only.
         memory_limit_bytes: Of this worker's rows, which are dense; None: what is available.

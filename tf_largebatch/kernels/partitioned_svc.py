@@ -32,13 +32,15 @@ class PartitionedSVC(BaseKernelSVC):
             has no features to find centres in: only a random partition, with combine="average".
         multi_class: `"ovr"`: one class against the rest; `"ovo"`: each pair of classes.
         tol: Training of a part ends with f_low <= f_high + 2 tol.
-        max_iter: Of each binary problem of each part; -1 for no limit.
+        max_iter: Of each binary problem of each part, at most 10,000,000; -1 for that many. Ctrl-C
+            ends a long fit.
         strategy: None: one device. A `tf.distribute.Strategy`: each replica trains a group of
             parts. It isn't pickled with the model.
         batch_bytes: Small parts are trained together, as many as fit in so many bytes. 0: one at a
             time, which gives each its own time in `fit_times_`.
         memory_limit_bytes: Of the Gram matrices in memory; None: what is available.
-        verbose: Above 0: a line for each batch of parts.
+        verbose: Above 0: a line for each batch of parts, and now and then while one is trained for
+            long.
         random_state: Of the partitioner: int, RandomState or None.
 
     Attributes:
