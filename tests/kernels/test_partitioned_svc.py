@@ -1,7 +1,6 @@
 """PartitionedSVC: one part is scikit-learn's SVC; several are its SVCs, each on its part."""
 
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from replicas import strategy_of
 from tf_largebatch.kernels import FCFSPartition, PartitionedSVC, RandomPartition
+from tf_largebatch.kernels._engine import padded
 from tf_largebatch.kernels._functions import gram
 
 pytestmark = pytest.mark.tensorflow
@@ -193,18 +193,15 @@ def test_random_state_reproduces():
     assert not np.array_equal(one, other)
 
 
-def test_memory_is_that_of_the_largest_part(moons):
+def test_memory_is_that_of_the_largest_part():
     """Four parts of 1500 of 6000 samples: the whole matrix would be 16 times one part's."""
     X, y = make_moons(6000, noise=0.2, random_state=0)
     model = PartitionedSVC(4, partition="random", batch_bytes=0, max_iter=20, random_state=0)
-    tracemalloc.start()
-    try:
-        with pytest.warns(ConvergenceWarning):
-            model.fit(X, y)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert 8 * 1500**2 < peak < 2 * 8 * 1500**2
+    largest = 8 * padded(1500) ** 2
+    with pytest.warns(ConvergenceWarning):
+        model.set_params(memory_limit_bytes=largest).fit(X, y)
+    with pytest.raises(MemoryError, match=f"needs {largest:,} bytes"):
+        model.set_params(memory_limit_bytes=largest - 1).fit(X, y)
 
 
 def test_an_early_end_is_told(moons):
