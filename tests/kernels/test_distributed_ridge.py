@@ -1,12 +1,8 @@
 """DKRR: SciPy's solution from blocks on replicas, none of which holds the matrix."""
 
 import functools
-import os
 import pathlib
 import pickle
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import replicas as devices
+import two_workers
 from kernels import ridge_worker_job
 from tf_largebatch.kernels._ridge import solve_in_place
 from tf_largebatch.kernels.distributed_ridge import DistributedKernelRidge
@@ -204,22 +201,7 @@ def test_float32_progress_and_pickle(capsys):
 @pytest.mark.multi_worker
 def test_two_workers_give_the_same(tmp_path):
     """Parts and the whole; each worker keeps half; neither waits where there is no factor."""
-    with socket.socket() as one, socket.socket() as other:
-        for s in (one, other):
-            s.bind(("127.0.0.1", 0))
-        ports = [str(one.getsockname()[1]), str(other.getsockname()[1])]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    environment.pop("TF_CONFIG", None)
-    job = [
-        subprocess.Popen(
-            [sys.executable, "-u", JOB, str(i), *ports, tmp_path],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in (0, 1)
-    ]  # fmt: skip
-    for process in job:
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output
+    two_workers.run(JOB, tmp_path)
     chief, other = (dict(np.load(tmp_path / f"worker-{i}.npz")) for i in (0, 1))
     X, Y = ridge_worker_job.data()
     for name, model in ridge_worker_job.models(None):

@@ -1,15 +1,12 @@
 """Two worker processes give what one gives, and each reads its own files only."""
 
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from sklearn.datasets import make_moons
 
+import two_workers
 from kernels import svm_worker_job
 
 pytestmark = pytest.mark.tensorflow
@@ -19,23 +16,8 @@ JOB = pathlib.Path(__file__).with_name("svm_worker_job.py")
 @pytest.mark.slow
 @pytest.mark.multi_worker
 def test_two_workers_give_the_same(tmp_path):
-    with socket.socket() as one, socket.socket() as other:
-        for s in (one, other):
-            s.bind(("127.0.0.1", 0))
-        ports = [str(one.getsockname()[1]), str(other.getsockname()[1])]
     svm_worker_job.write_files(tmp_path)
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    environment.pop("TF_CONFIG", None)
-    job = [
-        subprocess.Popen(
-            [sys.executable, "-u", JOB, str(i), *ports, tmp_path],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in (0, 1)
-    ]  # fmt: skip
-    for process in job:
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output
+    two_workers.run(JOB, tmp_path)
     workers = [np.load(tmp_path / f"worker-{i}.npz") for i in (0, 1)]
     X, _ = make_moons(200, noise=0.25, random_state=0)
     for name, model in svm_worker_job.fitted(None, tmp_path):

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+import two_workers
 import worker_job
 from replicas import strategy_of
 from tf_largebatch.training import workers
@@ -24,13 +25,6 @@ from tf_largebatch.training.strategy import make_strategy
 pytestmark = [pytest.mark.tensorflow]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAIR = ["127.0.0.1:1001", "127.0.0.1:1002"]
-
-
-def free_ports():
-    with socket.socket() as one, socket.socket() as other:
-        for s in (one, other):
-            s.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def start(*command):
@@ -54,7 +48,7 @@ def ended(processes):
 @pytest.mark.parametrize("names", [["LAMB"], pytest.param([], marks=pytest.mark.slow, id="all")])
 def test_two_workers_equal_two_replicas(tmp_path, names):
     """In micro-batches, clipped; statistics across the two; evaluation; resumption; stopping."""
-    ports = free_ports()
+    ports = two_workers.free_ports()
     ended([start("tests/worker_job.py", i, *ports, tmp_path, *names) for i in (0, 1)])
     chief, other = (np.load(tmp_path / f"worker-{i}.npz") for i in (0, 1))
     replicas = strategy_of(2)
@@ -95,10 +89,10 @@ def wait_for_epoch(process, number):
 @pytest.mark.multi_worker
 def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    ports = free_ports()
+    ports = two_workers.free_ports()
     ended([train_py(whole, ports, i) for i in (0, 1)])
     for lost, epoch in ((1, 3), (0, 5)):  # the chief, too
-        ports = free_ports()
+        ports = two_workers.free_ports()
         job = [train_py(broken, ports, i) for i in (0, 1)]
         wait_for_epoch(job[0], epoch)
         job[lost].kill()
@@ -111,7 +105,7 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
         assert "Traceback" not in output
         assert time.monotonic() - began < 4 * workers.HEARTBEAT_TIMEOUT_S
         job[lost].communicate()
-    ports = free_ports()
+    ports = two_workers.free_ports()
     output, _ = ended([train_py(broken, ports, i) for i in (0, 1)])
     assert re.search(r", from update \d+", output)
     for one, two in zip(weights(whole), weights(broken), strict=True):
@@ -121,7 +115,7 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.multi_worker
 def test_preemption_of_one_worker_stops_and_saves_all(tmp_path):
-    ports = free_ports()
+    ports = two_workers.free_ports()
     job = [train_py(tmp_path, ports, i, "--preemption_exit_code=75") for i in (0, 1)]
     wait_for_epoch(job[0], 4)
     job[1].send_signal(signal.SIGTERM)
@@ -186,7 +180,7 @@ def test_workers_that_contradict_tf_config(monkeypatch):
 
 
 def test_a_worker_that_does_not_come_is_named():
-    addresses = [f"127.0.0.1:{port}" for port in free_ports()]
+    addresses = [f"127.0.0.1:{port}" for port in two_workers.free_ports()]
     for index in (0, 1):
         words = rf"Missing, seen from worker {index}: worker {1 - index} at {addresses[1 - index]}"
         with pytest.raises(ValueError, match=words):
@@ -204,7 +198,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
 
 def meeting(settings, addresses=None):
     """What `meet` raises on each of the workers, None where it doesn't."""
-    addresses = addresses or [f"127.0.0.1:{port}" for port in free_ports()]
+    addresses = addresses or [f"127.0.0.1:{port}" for port in two_workers.free_ports()]
 
     def one(index):
         try:
@@ -219,7 +213,7 @@ def meeting(settings, addresses=None):
 
 def test_workers_meet():
     assert meeting([{"seed": 1}, {"seed": 1}]) == [None, None]
-    ports = [*free_ports(), *free_ports()]
+    ports = [*two_workers.free_ports(), *two_workers.free_ports()]
     addresses = [f"127.0.0.1:{port}" for port in ports]
     assert meeting([{}] * 4, addresses) == [None] * 4
 
@@ -234,7 +228,7 @@ def test_another_program_at_a_workers_port_is_no_worker():
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
-        port, own = stranger.getsockname()[1], free_ports()[0]
+        port, own = stranger.getsockname()[1], two_workers.free_ports()[0]
 
         def answer():
             for _ in range(2):
