@@ -359,6 +359,7 @@ def main():
     )
     print(text)
     if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         path = arguments.out / "async_gcd.png"
         draw(all_data, found, bests, arguments.threads, cache_bytes, arguments.tol, path)
         notes = "\n\n![Objective, speedup and accuracy](async_gcd.png)\n"

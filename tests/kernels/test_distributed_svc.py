@@ -80,16 +80,16 @@ def test_all_classes_step_together(multi_class, replicas):
 
 
 def test_calls_of_a_few_iterations_go_on(samples, monkeypatch, capsys):
-    from tf_largebatch.kernels import _dis_smo
+    from tf_largebatch.kernels import _dis_smo_loop
 
     X, y = samples
     for strategy in (None, strategy_of(2)):
         whole = DistributedSVC(2, strategy=strategy).fit(X, y)
         with monkeypatch.context() as patch:
-            patch.setattr(_dis_smo, "ITERATIONS_PER_CALL", 7)
-            _dis_smo._one_device.cache_clear()
+            patch.setattr(_dis_smo_loop, "ITERATIONS_PER_CALL", 7)
+            _dis_smo_loop.one_device.cache_clear()
             cut = DistributedSVC(2, strategy=strategy, verbose=1).fit(X, y)
-        _dis_smo._one_device.cache_clear()
+        _dis_smo_loop.one_device.cache_clear()
         np.testing.assert_allclose(cut.dual_coef_, whole.dual_coef_, atol=1e-11)
         assert capsys.readouterr().out.count("Dis-SMO: ") == int(whole.n_iter_[0] + 1 + 6) // 7
 
@@ -136,19 +136,19 @@ def test_float32s_gap_is_the_true_one(samples, replicas):
 
 def test_an_f_that_drifted_goes_on(samples, monkeypatch):
     """Increments of which each loses a little: without the fresh f it would end elsewhere."""
-    from tf_largebatch.kernels import _dis_smo
+    from tf_largebatch.kernels import _dis_smo_loop
 
     X, y = samples
     exact = DistributedSVC(2).fit(X, y)
-    right = _dis_smo.kernel_rows
+    right = _dis_smo_loop.kernel_rows
 
     def wrong(*arguments, **kernel):
         return right(*arguments, **kernel) * 0.999
 
-    monkeypatch.setattr(_dis_smo, "kernel_rows", wrong)
-    _dis_smo._one_device.cache_clear()
+    monkeypatch.setattr(_dis_smo_loop, "kernel_rows", wrong)
+    _dis_smo_loop.one_device.cache_clear()
     found = DistributedSVC(2).fit(X, y)
-    _dis_smo._one_device.cache_clear()
+    _dis_smo_loop.one_device.cache_clear()
     assert found.ledger_.bytes("train", "f anew") > 1.5 * exact.ledger_.bytes("train", "f anew")
     np.testing.assert_allclose(found.decision_function(X), exact.decision_function(X), atol=1e-2)
 

@@ -37,11 +37,19 @@ def solve(K, y, C=1.0, tol=1e-3, max_iter=-1, alpha=None):
     return {"alpha": found.pop("alpha")[0, :, 0]} | {n: v[0, 0] for n, v in found.items()}
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "XLA takes over"])
+RUNS = {
+    "plain": {"PLAIN_TURNS": 10**6},
+    "XLA takes over": {"PLAIN_TURNS": 25},
+    "XLA at once": {"COMPILED_ROWS": 1},
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_takes_the_oracles_steps(seed, compiled, monkeypatch):
+def test_takes_the_oracles_steps(seed, run, monkeypatch):
     """After each of its steps the same multipliers, so the same pairs."""
-    monkeypatch.setattr(_smo, "PLAIN_TURNS", 25 if compiled else 10**6)
+    for name, value in RUNS[run].items():
+        monkeypatch.setattr(_smo, name, value)
     K, y = problem(seed=seed)
     C = np.where(y > 0, 1.0, 0.5)
     *_, pairs = oracle(K, y, C)
@@ -174,5 +182,6 @@ def test_f_by_blocks_of_rows(monkeypatch):
     K, y = problem()
     alpha = np.random.default_rng(0).random(120)
     for dtype in (np.float32, np.float64):
-        arrays = (tf.constant(a.astype(dtype)) for a in (K[None], y[None, None], alpha[None, None]))
+        arrays = (tf.constant(a.astype(dtype)) for a in (K, y[None], (alpha * y)[None]))
+        arrays = (a[tf.newaxis] for a in arrays)
         np.testing.assert_allclose(_smo.f_of(*arrays)[0, 0], (alpha * y) @ K - y, rtol=1e-5)
