@@ -75,19 +75,23 @@ def clustered(n, seed):
     return _split(X, y + noise, n, seed)
 
 
-def wiggle(n, seed):
-    """A wave in the plane with a little noise: there is enough of everything everywhere."""
-    random = np.random.default_rng(seed)
-    X = random.uniform(-1, 1, (n + _test(n), 2))
-    y = np.sin(6 * X[:, 0]) * np.cos(5 * X[:, 1]) + random.normal(scale=0.05, size=len(X))
-    return _split(X, y, n, seed)
+def wiggle(waves=1.0):
+    """A wave in the plane with a little noise; `waves` times as many of them."""
+
+    def make(n, seed):
+        random = np.random.default_rng(seed)
+        X = random.uniform(-1, 1, (n + _test(n), 2))
+        y = np.sin(12 * waves * X[:, 0]) * np.cos(10 * waves * X[:, 1])
+        return _split(X, y + random.normal(scale=0.05, size=len(X)), n, seed)
+
+    return make
 
 
 REGRESSION = {
     "friedman1": friedman(0.0),
     "friedman1, noise 1": friedman(1.0),
     "clustered": clustered,
-    "wiggle": wiggle,
+    "wiggle": wiggle(),
 }
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from sklearn.kernel_ridge import KernelRidge
 
-from benchmarks import _report
+from benchmarks import _kernel_data, _report
 from tf_largebatch import plots
 from tf_largebatch.kernels import METHODS, make
 
@@ -16,10 +16,12 @@ NAMES = ("dkrr", "dc_krr", "kkrr", "kkrr2", "bkrr", "bkrr2", "kkrr3", "bkrr3")
 # One grid for all methods, each of which takes its own best, as in the thesis (section 3.5).
 LAMBDAS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 SMALLER_LAMBDAS = (1e-10, 1e-9)  # where there is no noise, the smaller the better
-GAMMA_FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)  # of 1 / (n_features X.var())
+GAMMA_FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of 1 / (n_features X.var())
 TUNED_WHOLE = 2000  # samples that the exact method is tuned on
 # BKRR2's error over DC-KRR's, at most.
 RATIOS = {"friedman1": 0.75, "clustered": 0.85, "wiggle": 1.0}
+COMPARED = ("dkrr", "dc_krr", "kkrr2", "bkrr2")
+COMPARED_COLUMNS = (*(f"`{name}`" for name in COMPARED), "`bkrr2` / `dc_krr`")
 SHOWN = ("dkrr", "dc_krr", "kkrr2", "bkrr2", "bkrr3")
 
 
@@ -95,22 +97,37 @@ def tune(names, data, parts=PARTS):
 
 def smallest_lambdas(data):
     """Test errors against the smallest lambda of the grid: a row each, one seed."""
-    names, lambdas = ("dkrr", "dc_krr", "kkrr2", "bkrr2"), SMALLER_LAMBDAS + LAMBDAS
-    scores, rows, known = scores_of(names, data, lambdas=lambdas), [], {}
+    lambdas = SMALLER_LAMBDAS + LAMBDAS
+    scores, rows = scores_of(COMPARED, data, lambdas=lambdas), []
     for least in [x for x in lambdas if x <= 1e-6]:
-        row = []
-        for name in names:
-            allowed = {pair: score for pair, score in scores[name].items() if pair[0] >= least}
-            best = min(allowed, key=allowed.get)
-            if (name, best) not in known:
-                model, _ = fitted(name, data.X, data.y, best, 0)
-                known[name, best] = error(name, model, data.X_test, data.y_test)
-            row.append(known[name, best])
-        rows.append([f"{least:g}", *(f"{mse:.4f}" for mse in row), f"{row[3] / row[1]:.2f}"])
-        print("smallest lambda", *rows[-1], flush=True)
-    return _report.table(
-        ["smallest lambda", *(f"`{name}`" for name in names), "`bkrr2` / `dc_krr`"], rows
-    )
+        best = {}
+        for name, tried in scores.items():
+            allowed = {pair: score for pair, score in tried.items() if pair[0] >= least}
+            best[name] = min(allowed, key=allowed.get)
+        rows.append(_compared(f"{least:g}", data, best))
+    return _report.table(["smallest lambda", *COMPARED_COLUMNS], rows)
+
+
+def waves(n):
+    """Test errors on waves of several lengths: a row each, one seed."""
+    rows = []
+    for factor in (0.5, 1.0, 2.0):
+        data = _kernel_data.wiggle(factor)(n, 0)
+        what = f"sin({12 * factor:g} x1) cos({10 * factor:g} x2)"
+        rows.append(_compared(what, data, tune(COMPARED, data)))
+    return _report.table(["y without noise", *COMPARED_COLUMNS], rows)
+
+
+def _compared(what, data, best):
+    """A row: the test errors with each method's best lambda and gamma, and a ratio."""
+    errors = {}
+    for name, pair in best.items():
+        model, _ = fitted(name, data.X, data.y, pair, 0)
+        errors[name] = error(name, model, data.X_test, data.y_test)
+    ratio = errors["bkrr2"] / errors["dc_krr"]
+    row = [what, *(f"{errors[name]:.5f}" for name in COMPARED), f"{ratio:.2f}"]
+    print(*row, flush=True)
+    return row
 
 
 def errors(sets, n, seeds):

@@ -46,13 +46,18 @@ BLOCKS_TEXT = """\
 `error` is Equation 2.14, of the norms; `distance` the norm of what the blocks leave out, over the
 whole's. Blocks are some of the matrix's entries: their norm can't be above the whole's, as the
 thesis's Table 2.19 has it in all six rows. 1,200 digits, 8 parts."""
+PEERS_TEXT = """\
+Each in a process of its own, with its defaults and this C and gamma. Our first fit compiles."""
 RIDGE_TEXT = """\
 Mean squared errors, median (quartiles) over seeds. Each method takes its own best lambda and
 gamma of one grid, on a fifth of the training samples. `kkrr3` and `bkrr3` choose each sample's
 part by its true y: bounds, no predictors."""
 SMALLEST_TEXT = """\
-Without noise the best lambda is the smallest that the grid has, and what it has decides who wins:
-the second table's first rows are friedman1 with grids that go on below 1e-8. One seed."""
+Without noise the best lambda is the smallest that the grid has, and how small that is decides
+who wins. One seed; the table above has 1e-8."""
+WAVES_TEXT = """\
+`wiggle` is sin(12 x1) cos(10 x2). With longer waves all methods have enough samples everywhere and
+noise is all that is left; with shorter ones the parts' nearness pays. One seed."""
 WEAK_TEXT = """\
 As many samples a part throughout. Seconds of the slowest part alone, without the partition; for
 `dkrr` those of one machine over P, which no P machines reach."""
@@ -117,7 +122,10 @@ def svm_page(arguments, sets):
         data = sets["make_classification"](arguments.samples, 0)
         page += [
             f"## Peers: make_classification, {data.X.shape[0]:,} by {data.X.shape[1]}",
-            _kernel_svm.peers(data, found["make_classification"]),
+            PEERS_TEXT,
+            _kernel_svm.peers(
+                "make_classification", arguments.samples, found["make_classification"]
+            ),
         ]
     return page, bars
 
@@ -134,6 +142,8 @@ def ridge_page(arguments, sets):
             "## Ridge regression: test errors", RIDGE_TEXT, _kernel_ridge.errors_table(found),
             "### Without noise: friedman1 against the grid's smallest lambda", SMALLEST_TEXT,
             _kernel_ridge.smallest_lambdas(friedman(arguments.samples, 0)),
+            "### Longer and shorter waves", WAVES_TEXT,
+            _kernel_ridge.waves(arguments.samples),
             "## Ridge regression: times", _kernel_ridge.times_table(times, sizes),
         ]  # fmt: skip
         bars += _kernel_ridge.bars(found, times)

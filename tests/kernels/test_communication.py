@@ -1,18 +1,18 @@
 """What is sent: CA-SVM's training holds no collective; the ledgers against Table 2.6."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.datasets import make_moons
 
 from replicas import strategy_of
-from tf_largebatch.kernels import CascadeSVC, DistributedSVC, PartitionedSVC, RandomPartition
-from tf_largebatch.kernels._engine import _stack as stack
-from tf_largebatch.kernels._engine import batches, on_replicas, replica_values
-from tf_largebatch.kernels._smo import smo
-from tf_largebatch.kernels._tasks import Samples, _problem
+from tf_largebatch.kernels import (
+    CascadeSVC,
+    DistributedSVC,
+    PartitionedSVC,
+    RandomPartition,
+    _engine,
+)
 from tf_largebatch.kernels.theory import communication_words
 
 pytestmark = pytest.mark.tensorflow
@@ -31,32 +31,46 @@ def is_exchange(op):
     return op.startswith(moves) or op in ("AddN", "AccumulateNV2")
 
 
-def test_training_of_parts_holds_no_collective():
-    """The graph that `strategy.run` executes for the parts of two replicas, and a control."""
+class Traced:
+    """A function that keeps what was traced of it, and with what."""
+
+    def __init__(self, function):
+        self.function, self.graphs, self.values = function, [], None
+
+    def get_concrete_function(self, values):
+        self.values = values
+        self.graphs.append(self.function.get_concrete_function(values))
+        return self.graphs[-1]
+
+
+def test_training_of_parts_holds_no_collective(monkeypatch):
+    """The graphs that a fit runs for the parts of two replicas, and a control."""
     import tensorflow as tf
 
-    X, y = make_moons(80, random_state=0)
-    signs = 2.0 * y[:, np.newaxis] - 1
-    kernel = {"kernel": "rbf", "gamma": 1.0, "degree": 3, "coef0": 0.0}
-    samples = Samples(X, signs, np.ones((80, 1)), kernel, False)
-    problems = [_problem(samples, np.arange(p, 80, 2), np.array([0]), None) for p in (0, 1)]
-    strategy = strategy_of(2)
-    stacks = {p: stack(problems, batches(problems, [p])[0]) for p in (0, 1)}
-    values = replica_values(stacks, strategy)
-    solve = partial(smo, tol=1e-3, max_iter=-1)
+    seen, real = [], _engine.on_replicas
 
-    training = on_replicas(solve, strategy).get_concrete_function(values)
-    ops = reachable(training)
-    assert sum("While" in op for op, _ in ops) >= 2  # SMO is in it, for both replicas
-    assert {device[-5:] for op, device in ops if "Call" in op and device} == {"CPU:0", "CPU:1"}
-    assert [op for op, _ in ops if is_exchange(op)] == []
+    def on_replicas(solve, strategy):
+        seen.append((solve, Traced(real(solve, strategy))))
+        return seen[-1][1]
+
+    monkeypatch.setattr(_engine, "on_replicas", on_replicas)
+    X, y = make_moons(80, random_state=0)
+    strategy = strategy_of(2)
+    PartitionedSVC(4, partition="random", strategy=strategy, random_state=0).fit(X, y)
+    ((solve, training),) = seen
+    assert training.graphs
+    for graph in training.graphs:
+        ops = reachable(graph)
+        assert sum("While" in op for op, _ in ops) >= 2  # SMO is in it, for both replicas
+        assert {device[-5:] for op, device in ops if "Call" in op and device} == {"CPU:0", "CPU:1"}
+        assert [op for op, _ in ops if is_exchange(op)] == []
 
     @tf.function
     def with_a_sum(stacks):
         found = strategy.run(solve, args=(stacks,))
         return strategy.reduce("SUM", found["b"], axis=None)
 
-    control = reachable(with_a_sum.get_concrete_function(values))
+    control = reachable(with_a_sum.get_concrete_function(training.values))
     assert [op for op, _ in control if is_exchange(op)] == ["AddN"]
 
 
