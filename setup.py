@@ -41,7 +41,7 @@ EXTRAS = {
         "sacrebleu>=2.4",
         "tensorflow-text; platform_system != 'Windows'",
     ],
-    "kernels": ["scikit-learn>=1.6", "scipy"],
+    "kernels": ["scikit-learn>=1.6", "scipy", "threadpoolctl"],
     "async": ["numba>=0.61", "llvmlite"],
     "plots": ["matplotlib>=3.10"],
 }

@@ -59,8 +59,9 @@ WAVES_TEXT = """\
 `wiggle` is sin(12 x1) cos(10 x2). With longer waves all methods have enough samples everywhere and
 noise is all that is left; with shorter ones the parts' nearness pays. One seed."""
 WEAK_TEXT = """\
-As many samples a part throughout. Seconds of the slowest part alone, without the partition; for
-`dkrr` those of one machine over P, which no P machines reach."""
+As many samples a part throughout. Seconds of the slowest part, each timed alone, the median of
+three fits, without the partition; for `dkrr` those of one machine over P, which no P machines
+reach."""
 
 
 def named_paths(values):

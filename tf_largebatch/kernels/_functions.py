@@ -1,11 +1,14 @@
 """Kernel functions of Table 2.1, on dense or CSR rows, and whether a Gram matrix fits in memory."""
 
+import contextlib
 import numbers
 import os
 
 import numpy as np
 from scipy import sparse
 from sklearn.metrics.pairwise import pairwise_kernels
+
+from tf_largebatch.kernels._threads import FLOPS_FOR_THREADS, one_thread
 
 KERNELS = ("linear", "poly", "rbf", "sigmoid", "precomputed")
 # Rows are made so many at a time: pairwise_kernels holds temporaries as large as its result.
@@ -97,10 +100,12 @@ def gram(X, Y=None, *, kernel="rbf", gamma=None, degree=3, coef0=0.0, out=None):
         out = np.empty((X.shape[0], Y.shape[0]), np.float32 if both else np.float64)
     rows = max(1, CHUNK_BYTES // max(1, out.itemsize * Y.shape[0]))
     mirrors = same and isinstance(kernel, str)  # a function need not be symmetric
+    flops = 2 * min(rows, X.shape[0]) * Y.shape[0] * X.shape[1]
+    threads = contextlib.nullcontext if flops >= FLOPS_FOR_THREADS else one_thread
     for start in range(0, X.shape[0], rows):
         stop = min(start + rows, X.shape[0])
         first = start if mirrors else 0
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        with threads(), np.errstate(over="ignore", invalid="ignore"):  # refused below
             block = _values(X[start:stop], Y[first:], kernel, gamma, degree, coef0)
             out[start:stop, first:] = block
         _refuse_what_is_not_finite(out[start:stop, first:])
