@@ -251,15 +251,22 @@ def libsvm(data, cache_bytes, tol):
     return found
 
 
-def followed(data, given, tol):
-    """[(seconds, objective, accuracy)] on the way; the time of looking isn't counted."""
+def followed(data, given, tol, updates, rounds=5):
+    """[(seconds, objective, accuracy)] of runs that stop on the way, the run of median time each.
+
+    `updates`: about those of the whole run.
+    """
     points = []
     for share in np.geomspace(0.02, 1, 8):
-        most = max(10, int(share * followed.updates))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            result, _, seconds = solve(data, given, tol=tol, max_updates=most)
-        points.append((seconds, result.objective, accuracy(data, result)))
+        runs = []
+        for _ in range(rounds):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                result, _, seconds = solve(
+                    data, given, tol=tol, max_updates=max(10, int(share * updates))
+                )
+            runs.append((seconds, result.objective, accuracy(data, result)))
+        points.append(sorted(runs)[rounds // 2])
     return points
 
 
@@ -274,9 +281,9 @@ def draw(all_data, all_found, bests, threads, cache_bytes, tol, path):
             for number, (name, given) in enumerate(ways.items()):
                 is_random = "selection" in given
                 of = "serial, random (PSCD)" if is_random else "serial"
-                followed.updates = max(run[0].n_updates for run in found[of])
+                updates = max(run[0].n_updates for run in found[of])
                 given = {**given, "cache_bytes": cache_bytes, "random_state": 0}
-                points = np.array(followed(data, given, tol))
+                points = np.array(followed(data, given, tol, updates))
                 style = plots.line_style(number)
                 gaps = np.maximum((points[:, 1] - best) / abs(best), 1e-12)
                 row[0].plot(points[:, 0], gaps, label=name, **style)
@@ -297,6 +304,7 @@ def draw(all_data, all_found, bests, threads, cache_bytes, tol, path):
             row[1].plot([1, *threads], [1, *threads], "k:", label="linear")
             row[1].set(xlabel="threads", ylabel="speedup", xticks=[1, *threads])
             for axis in row:
+                axis.xaxis.set_minor_formatter("")  # their labels would lie over each other
                 axis.set_title(data.name)
                 axis.legend(fontsize=6)
         plots.save(figure, path)

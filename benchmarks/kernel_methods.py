@@ -47,7 +47,8 @@ BLOCKS_TEXT = """\
 whole's. Blocks are some of the matrix's entries: their norm can't be above the whole's, as the
 thesis's Table 2.19 has it in all six rows. 1,200 digits, 8 parts."""
 PEERS_TEXT = """\
-Each in a process of its own, with its defaults and this C and gamma. Our first fit loads TensorFlow and compiles."""
+Each in a process of its own, with its defaults and this C and gamma. Our first fit loads TensorFlow
+and compiles."""
 RIDGE_TEXT = """\
 Mean squared errors, median (quartiles) over seeds. Each method takes its own best lambda and
 gamma of one grid, on a fifth of the training samples. `kkrr3` and `bkrr3` choose each sample's
