@@ -256,18 +256,15 @@ def followed(data, given, tol, updates, rounds=5):
 
     `updates`: about those of the whole run.
     """
-    points = []
+    found = []
     for share in np.geomspace(0.02, 1, 8):
-        runs = []
-        for _ in range(rounds):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                result, _, seconds = solve(
-                    data, given, tol=tol, max_updates=max(10, int(share * updates))
-                )
-            runs.append((seconds, result.objective, accuracy(data, result)))
-        points.append(sorted(runs)[rounds // 2])
-    return points
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            most = max(10, int(share * updates))
+            runs = [solve(data, given, tol=tol, max_updates=most) for _ in range(rounds)]
+        found.append(sorted(runs, key=lambda run: run[0].seconds)[rounds // 2][0])
+    # Afterwards: BLAS's threads wait for more to do, on the cores that the next run needs.
+    return [(result.seconds, result.objective, accuracy(data, result)) for result in found]
 
 
 def draw(all_data, all_found, bests, threads, cache_bytes, tol, path):
