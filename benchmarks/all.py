@@ -37,7 +37,8 @@ PRINT_ONLY = ("diagnostics_cost", "masking", "image_pipeline")
 # What isn't run here, and why.
 ELSEWHERE = {
     "tpu_compile": "runs by `make tpu-check`, in an environment of its own",
-    "kernel_methods": "takes an hour; its results are in docs/results",
+    "kernel_methods": "takes 20 minutes; its results are in docs/results",
+    "small_runs": "takes half an hour; its results are in docs/results",
     "rewarmup": "a long study, whose results are in docs/results",
     "lipschitz_peak": "a long study, whose results are in docs/results",
 }
