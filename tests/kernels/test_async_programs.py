@@ -63,10 +63,11 @@ def lost(**arguments):
 
 
 def test_racy_writes_lose_updates_and_atomic_ones_do_not(monkeypatch, tmp_path):
-    assert lost() < 1e-10
+    assert max(lost() for _ in range(5)) < 1e-10
     programs = racy_programs(tmp_path)
     monkeypatch.setattr(_async, "compiled", lambda: programs)
-    assert lost() > 1e-5
+    # On a busy machine one thread may be done before the other has begun: not in all of many runs.
+    assert any(lost() > 1e-5 for _ in range(100))
 
 
 def test_the_cache_forgets_what_was_used_longest_ago():

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_classification
 from sklearn.svm import SVC
 
 from kernels.oracles_smo import objective, rbf
 from kernels.oracles_smo import smo as oracle
 from tf_largebatch.kernels import _smo
+from tf_largebatch.kernels._functions import gram
 
 pytestmark = pytest.mark.tensorflow
 
@@ -165,6 +167,41 @@ def test_float32s_gap_is_the_true_one(shift, C):
     assert abs((found["alpha"].astype(float) * y).sum()) < 1e-5 * C
     if C == 1:
         assert true <= 2e-3 * (1 + 1e-3)
+
+
+def test_a_multiplier_too_small_for_its_partner_does_not_end_a_problem():
+    """float32: a pair's step may be lost in the larger of the two, while other pairs can go on."""
+    X, codes = make_classification(300, 10, class_sep=2, random_state=0)
+    y = 2.0 * codes - 1
+    exact, single = (
+        solve(
+            gram(X.astype(t), kernel="linear"),
+            y.astype(t),
+            C=np.dtype(t).type(1000),
+            max_iter=40_000,
+        )
+        for t in ("f8", "f4")
+    )
+    assert single["n_iter"] == exact["n_iter"] == 40_000  # else it ended after 16,000
+    assert single["objective"] == pytest.approx(exact["objective"], rel=0.02)
+
+
+def test_many_sizes_without_a_warning_of_retracing():
+    import logging
+
+    import tensorflow as tf
+
+    said, logger = [], tf.get_logger()
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        for m in range(20, 140, 15):
+            K, y = problem(m)
+            solve(K, y)
+    finally:
+        logger.removeHandler(handler)
+    assert not [line for line in said if "retracing" in line]
 
 
 def test_max_iter_may_be_any_number():

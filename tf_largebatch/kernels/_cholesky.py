@@ -11,8 +11,6 @@ import functools
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
-from tf_largebatch.kernels._threads import one_thread
-
 # Rows of a panel: large enough for matrix products, small beside what they update.
 PANEL_ROWS = 128
 
@@ -29,11 +27,10 @@ def factor_diagonal(blocks, floor):
     """
     factors, found = np.empty_like(blocks), np.empty(len(blocks), bool)
     (potrf,) = get_lapack_funcs(("potrf",), (blocks,))
-    with one_thread():
-        for slot, block in enumerate(blocks):
-            factor, info = potrf(block, lower=True, clean=True)
-            found[slot] = info == 0 and np.square(factor.diagonal()).min() > floor[slot]
-            factors[slot] = factor if found[slot] else np.eye(len(block), dtype=blocks.dtype)
+    for slot, block in enumerate(blocks):
+        factor, info = potrf(block, lower=True, clean=True)
+        found[slot] = info == 0 and np.square(factor.diagonal()).min() > floor[slot]
+        factors[slot] = factor if found[slot] else np.eye(len(block), dtype=blocks.dtype)
     return factors, found
 
 

@@ -73,7 +73,7 @@ def solve(X, y, C, *, n_parts, kernel, tol, max_iter, strategy=None, ledger=None
             return state._replace(f=tf.constant(f[0]))
 
         # As in _smo: XLA takes over where a second of compiling pays.
-        first, then = (functools.partial(step, parts) for step in one_device(names))
+        first, then = (functools.partial(_call, step, parts) for step in one_device(names))
     else:
         made = {replica: parts_of(replica) for replica in local_replicas(strategy)}
         parts = Parts(*(
@@ -113,6 +113,11 @@ def solve(X, y, C, *, n_parts, kernel, tol, max_iter, strategy=None, ledger=None
         turns += int(done)
     b, gap = threshold(best)
     return alpha, b.numpy(), n_iter.numpy(), gap.numpy(), turns, renewals
+
+
+def _call(function, *arguments):
+    """Concrete: TensorFlow would warn of a function that is traced for many shapes."""
+    return function.get_concrete_function(*arguments)(*arguments)
 
 
 def f_of(X, y, alpha, block, kernel):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_largebatch.kernels._functions import gram_bytes, refuse_what_does_not_fit
+from tf_largebatch.kernels._threads import one_thread
 from tf_largebatch.kernels._workers import gather_arrays, local_replicas, number_of_workers
 
 # Small partitions are solved together, as many as fit in so many bytes.
@@ -184,7 +185,8 @@ def _run(step, problems, at_turn, strategy, verbose):
     while True:
         # A concrete function: TensorFlow would warn of one that is traced for many shapes.
         call = step if strategy is None else step.get_concrete_function(values)
-        outputs = call(values)
+        with one_thread():  # of BLAS, which has no more to do here than blocks of a factor
+            outputs = call(values)
         if "_going" not in outputs or not any(a.any() for a in of_replicas(outputs["_going"])):
             break
         values = values | outputs

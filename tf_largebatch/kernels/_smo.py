@@ -52,7 +52,7 @@ def smo(stacks, *, tol, max_iter):
     import tensorflow as tf
 
     K, y, C = stacks["K"], *(tf.transpose(stacks[name], [0, 2, 1]) for name in "yC")
-    run, limit = _functions(), MAX_ITER if max_iter < 0 else min(max_iter, MAX_ITER)
+    limit = MAX_ITER if max_iter < 0 else min(max_iter, MAX_ITER)
     ends = ends_of(y, C)
     if "alpha" in stacks:
         # f is computed anew: carried alpha with a fresh f would climb another hill.
@@ -65,11 +65,16 @@ def smo(stacks, *, tol, max_iter):
     going = none < 1 if is_first else stacks["_going"]
     problem = (K, C, ends, tf.constant(tol, K.dtype), tf.constant(limit, tf.int32))
 
+    def run(how, turns):
+        arguments = (*problem, beta, f, before, going, tf.constant(turns))
+        # Concrete: TensorFlow would warn of a function that is traced for many shapes.
+        return _functions()[how].get_concrete_function(*arguments)(*arguments)
+
     def plain():
-        return run["plain"](*problem, beta, f, before, going, tf.constant(PLAIN_TURNS))
+        return run("plain", PLAIN_TURNS)
 
     def compiled():
-        return run["compiled"](*problem, beta, f, before, going, tf.constant(TURNS_PER_CALL))
+        return run("compiled", TURNS_PER_CALL)
 
     is_large = tf.shape(K)[1] >= COMPILED_ROWS
     beta, n_iter, moved = tf.cond(
@@ -210,6 +215,10 @@ def update_pair(at, end, bound, best, eta, going, tol):
     problem in another order of sums would have another free multiplier, and take other steps. That
     may move f by less than tol / 4 only, or float32 could go to and fro for ever.
 
+    A step so small that one of the two can't hold it is none: sum(beta) = 0 would lose the other's
+    part. But where it takes the other to its end, that one goes there alone. Else the problem would
+    end on a pair that no step can part, while others can still go on.
+
     Args:
         at, end, best: (..., 2): the two multipliers, their ends, f_high and -f_low.
         bound: (...): the larger C of the two. eta: (...), K_hh + K_ll - 2 K_hl. going: (...).
@@ -222,7 +231,8 @@ def update_pair(at, end, bound, best, eta, going, tol):
     eps = np.finfo(eta.dtype.as_numpy_dtype).eps
     # Not above 0 where two rows are equal in feature space, or the kernel is indefinite.
     eta = tf.maximum(eta, tf.constant(1e-12 if eta.dtype == tf.float64 else 1e-6, eta.dtype))
-    t, room = -tf.reduce_sum(best, -1) / eta, tf.reduce_min(end - at, -1)
+    t, rooms = -tf.reduce_sum(best, -1) / eta, end - at
+    room = tf.reduce_min(rooms, -1)
     rounding = tf.minimum(64 * eps * bound, tol / 4 / eta)
     t = tf.where(room - t <= rounding, room, t)
     # The other one is at its end, too, where what is left is the rounding of its sums.
@@ -232,10 +242,12 @@ def update_pair(at, end, bound, best, eta, going, tol):
         return tf.where(end - at - t <= last, end, at + t)
 
     high = grown(at[..., 0], end[..., 0], t)
+    alone = rooms <= t[..., tf.newaxis]
     t = high - at[..., 0]  # as it was rounded: low moves as much
     new = tf.stack([high, grown(at[..., 1], end[..., 1], t)], -1)
-    # Of a step that is too small for one of the two, sum(beta) = 0 would lose the other's part.
-    moved = going & tf.reduce_all(new != at, -1)
+    both = tf.reduce_all(new != at, -1)
+    new = tf.where(alone & ~both[..., tf.newaxis], end, new)
+    moved = going & (both | tf.reduce_any(alone, -1))
     return (
         moved, tf.where(moved, t, tf.zeros_like(t)), tf.where(moved[..., tf.newaxis], new, at)
     )  # fmt: skip

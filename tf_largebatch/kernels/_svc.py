@@ -140,9 +140,11 @@ class BaseKernelSVC(ClassifierMixin, BaseEstimator):
         worst = max((float(np.max(node.gap)) for node in nodes), default=0.0)
         if worst > 2 * self.tol * (1 + 1e-6):
             iterations = max(int(np.max(node.n_iter)) for node in nodes)
+            at_limit = iterations >= self.max_iter >= 0
+            mend = "Increase max_iter or tol" if at_limit else "Give float64 samples, increase tol"
             warnings.warn(
                 f"SMO ended after {iterations} iterations with f_low - f_high = {worst:.3g}, above "
-                f"2 tol = {2 * self.tol:.3g}. Increase max_iter or tol, or scale the data.",
+                f"2 tol = {2 * self.tol:.3g}. {mend}, or scale the data.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

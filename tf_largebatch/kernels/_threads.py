@@ -12,24 +12,21 @@ from threadpoolctl import ThreadpoolController
 
 # Below it a product is done before its threads have met.
 FLOPS_FOR_THREADS = 2e8
-_TAKEN = threading.Lock()
 
 
 @contextlib.contextmanager
 def one_thread():
     """NumPy's and SciPy's BLAS have one thread inside, and afterwards as many as before.
 
-    The number is the process's. So the first to enter sets it and gives it back, and who comes
-    while it is inside, from another thread or nested, does nothing.
+    In the main thread, from the outermost call; elsewhere it does nothing. For the number is the
+    process's: of two threads that each set it and give back what they found, the last one may leave
+    the other's. (Others' limits, scikit-learn's among them, can still do that to each other.)
     """
-    if not _TAKEN.acquire(blocking=False):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    try:
-        with _libraries().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        _TAKEN.release()
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
 
 
 @functools.cache
