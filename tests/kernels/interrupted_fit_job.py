@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ def main():
     """Nearly 10,000,000 steps, unless it is interrupted."""
     import tensorflow as tf
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from tf_largebatch.kernels import PartitionedSVC
 
     random = np.random.default_rng(0)

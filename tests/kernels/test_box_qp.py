@@ -327,6 +327,7 @@ import os, signal, threading, time
 import numpy as np
 from tf_largebatch.kernels.box_qp import BoxQP, KernelMatrix
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 random = np.random.default_rng(0)
 X, y = random.normal(size=(3000, 5)), random.choice([-1.0, 1.0], 3000)
 # Nothing separates these labels: multipliers go to 1e9 by steps of about 1, which takes days.

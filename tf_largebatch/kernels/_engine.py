@@ -157,11 +157,11 @@ def _refuse(problems, plans, n_matrices, memory_limit_bytes):
         for plan in plans.values()
     ]
     largest = max((batch.n_padded for plan in plans.values() for batch in plan), default=0)
+    factor = " with its factor" if n_matrices > 1 else ""
+    replicas = f" on each of {len(plans)} replicas" if len(plans) > 1 else ""
     refuse_what_does_not_fit(
         n_matrices * sum(max(plan, default=0) for plan in sizes),
-        f"The Gram matrix of the largest part, {largest} samples with padding, "
-        f"{'with its factor, ' if n_matrices > 1 else ''}on each of "
-        f"{len(plans)} replicas,",
+        f"The Gram matrix{factor} of the largest part, {largest} samples with padding,{replicas}",
         memory_limit_bytes,
     )
 

@@ -130,7 +130,8 @@ def _refuse_what_is_not_finite(values):
 
 def _values(X, Y, kernel, gamma, degree, coef0):
     if callable(kernel):
-        values = np.asarray(kernel(X, Y))
+        values = kernel(X, Y)
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
         if values.shape != (X.shape[0], Y.shape[0]):
             raise ValueError(
                 "kernel, if a function, must return the values of all pairs of rows. Received: an "
@@ -186,11 +187,11 @@ def refuse_what_does_not_fit(n_bytes, what, memory_limit_bytes=None):
     Traceback (most recent call last):
       ...
     MemoryError: The Gram matrix of 8000 samples needs 512,000,000 bytes; the limit is 1,000,000.
-    Use more parts (n_parts), float32 input, or a larger memory_limit_bytes.
+    Use more parts (n_parts) if they decide, float32 input, or a larger memory_limit_bytes.
     """
     limit = available_bytes() if memory_limit_bytes is None else memory_limit_bytes
     if limit is not None and n_bytes > limit:
         raise MemoryError(
             f"{what} needs {int(n_bytes):,} bytes; the limit is {int(limit):,}. Use more parts "
-            "(n_parts), float32 input, or a larger memory_limit_bytes."
+            "(n_parts) if they decide, float32 input, or a larger memory_limit_bytes."
         )

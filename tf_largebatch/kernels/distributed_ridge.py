@@ -63,7 +63,7 @@ class DistributedKernelRidge(BaseKernelRidge):
     Traceback (most recent call last):
       ...
     MemoryError: The Gram matrix of 400 samples needs 1,280,000 bytes; the limit is 1,000,000.
-    Use more parts (n_parts), float32 input, or a larger memory_limit_bytes.
+    Use more parts (n_parts) if they decide, float32 input, or a larger memory_limit_bytes.
     """
 
     _parameter_constraints: ClassVar = BaseKernelRidge._parameter_constraints | {
