@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tf_largebatch.kernels import _functions
 from tf_largebatch.kernels._functions import gram
 from tf_largebatch.kernels._threads import one_thread
 
@@ -49,15 +50,27 @@ def test_other_threads_leave_the_number_alone(three_threads):
 
 
 @pytest.mark.parametrize("features, threads", [(3, {1}), (60_000, {3})])
-def test_small_products_have_one_thread(three_threads, features, threads):
+def test_small_products_have_one_thread(three_threads, features, threads, monkeypatch):
+    seen = []
+
+    def products(X, Y, **options):
+        seen.append(blas_threads())
+        return X @ Y.T
+
+    monkeypatch.setattr(_functions, "pairwise_kernels", products)
+    gram(np.ones((50, features)), kernel="linear")
+    assert seen == [threads]
+
+
+def test_a_users_function_keeps_the_threads(three_threads):
     seen = []
 
     def kernel(X, Y):
         seen.append(blas_threads())
         return X @ Y.T
 
-    gram(np.ones((50, features)), kernel=kernel)
-    assert seen == [threads]
+    gram(np.ones((50, 3)), kernel=kernel)
+    assert seen == [{3}]
 
 
 def test_threads_come_back_from_an_error(three_threads):

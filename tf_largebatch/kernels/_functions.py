@@ -101,7 +101,9 @@ def gram(X, Y=None, *, kernel="rbf", gamma=None, degree=3, coef0=0.0, out=None):
     rows = max(1, CHUNK_BYTES // max(1, out.itemsize * Y.shape[0]))
     mirrors = same and isinstance(kernel, str)  # a function need not be symmetric
     flops = 2 * min(rows, X.shape[0]) * Y.shape[0] * X.shape[1]
-    threads = contextlib.nullcontext if flops >= FLOPS_FOR_THREADS else one_thread
+    # What a user's function does is not known here.
+    is_small = isinstance(kernel, str) and flops < FLOPS_FOR_THREADS
+    threads = one_thread if is_small else contextlib.nullcontext
     for start in range(0, X.shape[0], rows):
         stop = min(start + rows, X.shape[0])
         first = start if mirrors else 0
